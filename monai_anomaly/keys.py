@@ -1,0 +1,13 @@
+"""Names of the entries that travel through pipelines, beside MONAI's ``CommonKeys``."""
+
+ANOMALY_MAP = "anomaly_map"
+"""One value per pixel, (1, H, W) or (1, H, W, D), higher = more anomalous."""
+
+ANOMALY_SCORE = "anomaly_score"
+"""One value per image, or one per slice of a volume, higher = more anomalous."""
+
+CASE = "case"
+"""Where a case lies under its data set's root; it names the case in tables and output files."""
+
+FAILURE = "failure"
+"""Why a case could not be read or processed, one line."""

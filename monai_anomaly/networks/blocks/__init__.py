@@ -1,0 +1,26 @@
+"""Parts that more than one network is built of."""
+
+from .healthy_calibration import HealthyCalibration
+from .k_center_greedy import k_center_greedy
+from .memory_bank import MemoryBank
+from .multi_level_features import MultiLevelFeatures
+from .nearest_neighbors import nearest_neighbors
+from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
+from .region_spatial_combination import RegionFilter, RegionSpatialCombination, SpatialSelfAttention
+from .wide_resnet import ResNet2d, load_resnet_weights, wide_resnet50_2
+
+__all__ = [
+    "HealthyCalibration",
+    "MemoryBank",
+    "MultiLevelFeatures",
+    "RegionFilter",
+    "RegionSpatialCombination",
+    "ResNet2d",
+    "SpatialSelfAttention",
+    "johnson_lindenstrauss_dim",
+    "k_center_greedy",
+    "load_resnet_weights",
+    "nearest_neighbors",
+    "sparse_random_projection",
+    "wide_resnet50_2",
+]
