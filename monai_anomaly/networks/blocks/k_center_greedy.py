@@ -1,0 +1,176 @@
+"""Farthest-first traversal: the coreset of a memory bank, exact, lazy and blocked.
+
+Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; Sener and Savarese 2018, k-center greedy,
+as PatchCore and ReSAD use it.
+
+The plain form reads every point once per pick. This one keeps, for each point, an upper bound on its squared distance
+to the picked set together with the number of picks the bound knows of. A bound can only fall, so a point whose bound
+is below the best exact distance need not be looked at. Each round takes the block of points with the largest bounds,
+brings them up to date by matrix products against the picks they have missed, and then picks inside the block for as
+long as its best stays above the largest bound outside. The picks are those of the plain form, floating-point ties
+aside.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_anomaly.checks import check_range
+
+_PRODUCT_SIZE = 1 << 19  # entries of one matrix product's result, 2 MiB: stays in the second-level cache
+_POOL_SIZE = 256  # candidates among which picks are made from one table of their distances
+_MAX_WASTE = 0.25  # products spent on centers a row has already seen, so that rows share one product
+
+
+class _Bounds:
+    """Upper bounds on squared distances to the centers, and how many centers each bound has seen."""
+
+    def __init__(self, features: Tensor, num_centers: int, block_size: int) -> None:
+        num_rows, num_dims = features.shape
+        self.features = features
+        # distances do not depend on the origin; with the mean taken off, float32 keeps more of their digits
+        self.origin = features[:: max(1, num_rows // 4096)].mean(0, dtype=torch.float32)
+        self.centers = torch.empty(num_centers, num_dims, device=features.device)
+        self.center_norms = torch.empty(num_centers, device=features.device)
+        self.num_centers = 0
+        self.bounds = torch.full((num_rows,), float("inf"), device=features.device)
+        self.num_seen = torch.zeros(num_rows, dtype=torch.int32, device=features.device)
+        self.products = torch.empty(max(_PRODUCT_SIZE, block_size), device=features.device)
+        self.block_rows = features.new_empty(min(block_size, num_rows), num_dims)
+
+    def append(self, rows: Tensor) -> None:
+        """Add centers, given as rows less the origin."""
+        stop = self.num_centers + len(rows)
+        self.centers[self.num_centers : stop] = rows
+        self.center_norms[self.num_centers : stop] = rows.square().sum(1)
+        self.num_centers = stop
+
+    def farthest(self, size: int) -> tuple[Tensor, float]:
+        """Return the ``size`` rows of the largest bounds, the longest refreshed first, and the next largest bound."""
+        if size >= len(self.bounds):
+            indices, outside = torch.arange(len(self.bounds), device=self.bounds.device), -1.0
+        else:
+            values, indices = torch.topk(self.bounds, size + 1)
+            indices, outside = indices[:-1], float(values[-1])
+        return indices[self.num_seen[indices].argsort()], outside
+
+
+class _Block:
+    """Rows with exact squared distances, among which picks are made."""
+
+    def __init__(self, state: _Bounds, indices: Tensor) -> None:
+        self.state = state
+        self.indices = indices
+        self.rows = torch.index_select(state.features, 0, indices, out=state.block_rows).float().sub_(state.origin)
+        self.norms = torch.linalg.vecdot(self.rows, self.rows)
+        self.squared = state.bounds[indices]  # becomes exact below
+
+    def refresh(self) -> None:
+        """Compare each row with the centers it has missed; rows that missed about as many share a product."""
+        num_seen = self.state.num_seen[self.indices].tolist()
+        start = 0
+        while start < len(num_seen):
+            first = num_seen[start]
+            missed = self.state.num_centers - first
+            stop = bisect_right(num_seen, first + int(missed * _MAX_WASTE), start + 1)
+            self._lower(slice(start, stop), first)
+            start = stop
+
+    def _lower(self, part: slice, first: int) -> None:
+        rows, norms, squared = self.rows[part], self.norms[part], self.squared[part]
+        centers, center_norms = self.state.centers, self.state.center_norms
+        step = max(1, len(self.state.products) // len(rows))
+        for start in range(first, self.state.num_centers, step):
+            stop = min(start + step, self.state.num_centers)
+            products = self.state.products[: len(rows) * (stop - start)].view(len(rows), stop - start)
+            torch.addmm(center_norms[start:stop], rows, centers[start:stop].T, alpha=-2, out=products)
+            torch.minimum(squared, products.amin(1).add_(norms).clamp_(min=0), out=squared)
+
+    def pick(self, outside: float, most: int) -> list[int]:
+        """Pick while the best of the block is at least as far as every row outside can be; return indices."""
+        picks: list[int] = []
+        while len(picks) < most and float(self.squared.max()) >= max(outside, 0.0):
+            chosen = self._pick_from_pool(outside, most - len(picks))
+            first = self.state.num_centers
+            self.state.append(self.rows[chosen])
+            self._lower(slice(None), first)
+            self.squared[chosen] = -1.0  # never again
+            picks += self.indices[chosen].tolist()
+        self.state.bounds[self.indices] = self.squared
+        self.state.num_seen[self.indices] = self.state.num_centers
+        return picks
+
+    def _pick_from_pool(self, outside: float, most: int) -> Tensor:
+        """Pick among the best rows of the block from a table of their distances, at least one."""
+        values, pool = torch.topk(self.squared, min(_POOL_SIZE + 1, len(self.squared)))
+        limit = outside
+        if len(pool) > _POOL_SIZE:
+            pool, limit = pool[:-1], max(outside, float(values[-1]))
+        rows, norms = self.rows[pool], self.norms[pool]
+        table = torch.addmm(norms[:, None] + norms, rows, rows.T, alpha=-2).cpu().numpy()
+        squared = values[: len(pool)].cpu().numpy().copy()
+        chosen = [0]
+        while True:
+            np.minimum(squared, table[chosen[-1]], out=squared)
+            squared[chosen[-1]] = -1.0
+            best = int(squared.argmax())
+            if len(chosen) >= most or squared[best] < max(limit, 0.0):
+                return pool[chosen]
+            chosen.append(best)
+
+
+def k_center_greedy(
+    features: Tensor, num_centers: int, start: int = 0, *, block_size: int | None = None, progress: bool = False
+) -> Tensor:
+    """Pick rows one after another, each the farthest from all picked before (Euclidean distance).
+
+    Time grows with num_centers times the number of points that stay candidates, at worst with the product of both
+    numbers and the dimensions. Memory beside the features: the picked rows, and three numbers per row.
+
+    Args:
+        features: points, one per row, of any float type; never copied whole.
+        num_centers: rows to pick, 1 to N.
+        start: index of the first pick.
+        block_size: rows brought up to date at once; by default N / 28, at least 256.
+        progress: show a bar with the time left, where standard error is a terminal.
+
+    Returns:
+        Indices in the order they were picked, all different, int64, on the CPU.
+
+    Shape:
+        features (N, C), output (num_centers,).
+
+    Raises:
+        ValueError: features not (N, C), num_centers outside 1 to N, start outside 0 to N - 1, or values not finite.
+
+    >>> k_center_greedy(torch.tensor([[0.0], [1.0], [10.0]]), 2).tolist()
+    [0, 2]
+    """
+    if features.ndim != 2:
+        msg = f"features must be (N, C), got {tuple(features.shape)}."
+        raise ValueError(msg)
+    check_range("num_centers", num_centers, 1, len(features))
+    check_range("start", start, 0, len(features) - 1)
+    block_size = max(256, len(features) // 28) if block_size is None else block_size
+    check_range("block_size", block_size, 1)
+    state = _Bounds(features, num_centers, block_size)
+    if not bool(torch.isfinite(features.sum(1, dtype=torch.float32)).all()):
+        msg = "features hold NaN or infinite values; remove the images they come from."
+        raise ValueError(msg)
+    picks = [start]
+    state.append(features[start : start + 1].float() - state.origin)
+    state.bounds[start] = -1.0
+    with tqdm(total=num_centers, initial=1, desc="coreset", unit="pick", disable=None if progress else True) as bar:
+        while len(picks) < num_centers:
+            indices, outside = state.farthest(block_size)
+            block = _Block(state, indices)
+            block.refresh()
+            found = block.pick(outside, num_centers - len(picks))
+            picks += found
+            bar.update(len(found))
+    return torch.tensor(picks)
