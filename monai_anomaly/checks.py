@@ -32,9 +32,7 @@ def check_option(name: str, value: Any, options: Sequence[Any]) -> Any:
     return value
 
 
-def check_range(
-    name: str, value: float, low: float, high: float = float("inf"), *, low_open: bool = False
-) -> None:
+def check_range(name: str, value: float, low: float, high: float = float("inf"), *, low_open: bool = False) -> None:
     """Check that ``low <= value <= high``, or ``low < value`` where ``low_open``.
 
     Raises:
@@ -155,7 +153,11 @@ def root_cause(error: BaseException) -> str:
     while id(error) not in seen:
         seen.add(id(error))
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if inner is None or isinstance(error, (ValueError, TypeError, FileNotFoundError, PermissionError)) and _is_ours(error):
+        if (
+            inner is None
+            or isinstance(error, (ValueError, TypeError, FileNotFoundError, PermissionError))
+            and _is_ours(error)
+        ):
             break
         error = inner
     text = " ".join(str(error).split())

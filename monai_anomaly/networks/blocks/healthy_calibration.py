@@ -28,9 +28,7 @@ class HealthyCalibration(ResizableBuffers):
         RuntimeError: used before `fit`.
     """
 
-    def __init__(
-        self, lower_percentile: float = 50.0, upper_percentile: float = 99.5, num_levels: int = 1001
-    ) -> None:
+    def __init__(self, lower_percentile: float = 50.0, upper_percentile: float = 99.5, num_levels: int = 1001) -> None:
         super().__init__()
         check_range("lower_percentile", lower_percentile, 0, 100)
         check_range("upper_percentile", upper_percentile, lower_percentile, 100, low_open=True)
@@ -50,7 +48,12 @@ class HealthyCalibration(ResizableBuffers):
         Raises:
             ValueError: fewer than two, not finite, or decreasing.
         """
-        if levels.ndim != 1 or len(levels) < 2 or not bool(torch.isfinite(levels).all()) or bool((levels.diff() < 0).any()):
+        if (
+            levels.ndim != 1
+            or len(levels) < 2
+            or not bool(torch.isfinite(levels).all())
+            or bool((levels.diff() < 0).any())
+        ):
             msg = f"levels must be finite and non-decreasing (L,), L >= 2, got {tuple(levels.shape)}."
             raise ValueError(msg)
         self.levels = levels.detach().to(self.levels.device, torch.float32).clone()

@@ -125,7 +125,12 @@ class _Block:
 
 
 def k_center_greedy(
-    features: Tensor, num_centers: int, start: int = 0, *, block_size: int | None = None, progress: bool = False
+    features: Tensor,
+    num_centers: int,
+    start: int = 0,
+    *,
+    block_size: int | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """Pick rows one after another, each the farthest from all picked before (Euclidean distance).
 

@@ -10,7 +10,10 @@ from torch import Tensor
 from monai_anomaly.checks import check_range
 from monai_anomaly.networks.blocks.k_center_greedy import k_center_greedy
 from monai_anomaly.networks.blocks.nearest_neighbors import CoarseBank, nearest_neighbors
-from monai_anomaly.networks.blocks.random_projection import johnson_lindenstrauss_dim, sparse_random_projection
+from monai_anomaly.networks.blocks.random_projection import (
+    johnson_lindenstrauss_dim,
+    sparse_random_projection,
+)
 from monai_anomaly.networks.blocks.resizable_buffers import ResizableBuffers
 
 _PROJECTION_CHUNK = 16384

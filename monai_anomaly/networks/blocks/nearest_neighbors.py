@@ -115,7 +115,12 @@ def _top(closeness: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest_neighbors(
-    queries: Tensor, bank: Tensor, num_neighbors: int = 1, *, precision: str = "auto", coarse: CoarseBank | None = None
+    queries: Tensor,
+    bank: Tensor,
+    num_neighbors: int = 1,
+    *,
+    precision: str = "auto",
+    coarse: CoarseBank | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the Euclidean distances to the nearest bank rows, and which rows they are.
 

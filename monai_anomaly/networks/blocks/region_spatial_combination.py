@@ -99,28 +99,22 @@ class SpatialSelfAttention(nn.Module):
     def _add_image(self, result: Tensor, image: Tensor) -> None:
         """Add P of one image (C, HW) to ``result`` (C, HW)."""
         num_channels, num_pixels = image.shape
-        scale = 1.0
-        inverse_norms = None
+        row_scale = torch.tensor(num_channels**-0.5 if self.attention == "scaled" else 1.0, device=image.device)
+        column_scale = None
         if self.attention == "cosine":
-            inverse_norms = image.square().sum(0).clamp_(min=1e-24).rsqrt_()  # (HW,)
-            scale = 1 / self.temperature
-        elif self.attention == "scaled":
-            scale = num_channels**-0.5
+            column_scale = image.square().sum(0).clamp_(min=1e-24).rsqrt_()  # 1 / ||F_j||, (HW,)
+            row_scale = column_scale / self.temperature
         for start in range(0, num_pixels, _ROW_CHUNK):
             part = slice(start, min(start + _ROW_CHUNK, num_pixels))
-            weights = image[:, part].T @ image  # rows of G: (n, HW)
-            weights *= scale
-            if inverse_norms is not None:
-                weights *= inverse_norms[part, None]
-                weights *= inverse_norms
-            weights -= weights.amax(1, keepdim=True)
-            weights.exp_()
-            total = weights.sum(1)
+            rows = image[:, part] * (row_scale[part] if row_scale.ndim else row_scale)
+            similarity = rows.T @ image  # n rows of G, (n, HW)
+            if column_scale is not None:
+                similarity *= column_scale
+            weights = torch.softmax(similarity, dim=1)
             if self.attention == "diagonal":
-                own = weights.diagonal(offset=start)
-                result[:, part] += image[:, part] * (own / total)
+                result[:, part] += image[:, part] * weights.diagonal(offset=start)
             else:
-                result[:, part] += (image @ weights.T) / total
+                result[:, part] += image @ weights.T
 
 
 class RegionSpatialCombination(nn.Module):

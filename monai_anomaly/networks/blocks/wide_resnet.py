@@ -173,7 +173,10 @@ def load_resnet_weights(network: ResNet2d, name: str, weights: str | Path, seed:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network.load_state_dict(ResNet2d(name, network.conv1.in_channels, network.fc.out_features).state_dict())
-        logger.warning("The features are untrained: weights='random' (seed %d). Read every figure with that in mind.", seed)
+        logger.warning(
+            "The features are untrained: weights='random' (seed %d). Read every figure with that in mind.",
+            seed,
+        )
         return f"random (seed {seed}), untrained"
     url = LAYOUTS[name].weights_url if str(weights) == "imagenet" else str(weights)
     if "://" in url:

@@ -1,0 +1,50 @@
+"""Cases one by one, where a bad one becomes a failure record instead of an end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from monai.data import list_data_collate
+from torch.utils.data import Dataset
+
+from monai_anomaly.checks import root_cause
+from monai_anomaly.keys import CASE, FAILURE
+
+logger = logging.getLogger(__name__)
+
+
+class CaseDataset(Dataset):
+    """Records put through a transform; one that cannot be read becomes ``{"case": …, "failure": reason}``.
+
+    Args:
+        data: records, each with "case".
+        transform: a MONAI transform of dictionaries.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
+        self.data = list(data)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        record = self.data[index]
+        try:
+            return self.transform(dict(record))
+        except Exception as error:  # noqa: BLE001 - whatever a file does, the other cases go on
+            return {CASE: record[CASE], FAILURE: root_cause(error)}
+
+
+def collate_case(batch: list[Any]) -> Any:
+    """Collate a batch of one case: lists of file names stay as they are, arrays gain the batch dimension."""
+    if len(batch) != 1:
+        msg = f"Cases are processed one at a time (batch_size 1), got a batch of {len(batch)}."
+        raise ValueError(msg)
+    if FAILURE in batch[0]:
+        return batch[0]
+    kept = {key: value for key, value in batch[0].items() if isinstance(value, (str, list, tuple))}
+    arrays = {key: value for key, value in batch[0].items() if key not in kept}
+    return {**list_data_collate([arrays]), **{key: [value] for key, value in kept.items()}}

@@ -1,0 +1,225 @@
+"""From a folder to a datalist in MONAI's Decathlon form: sections of records that name their files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from monai_anomaly.checks import check_directory
+from monai_anomaly.data.specs import Spec, detect_spec, load_spec
+from monai_anomaly.data.splits import split_by_patient
+from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
+from monai_anomaly.data.writers import write_atomically
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Datalist = dict[str, list[Record]]
+
+SECTIONS = ("training", "validation", "test")
+
+
+def build_datalist(spec: Spec, root: str | Path) -> Datalist:
+    """Return the cases of every section of a data set.
+
+    A record has "image" (a path), "label" and "exclude" (lists of mask paths, empty for none), "case" (its place under
+    the root, without suffix), "patient" and "group" ("normal", "abnormal" or "unlabeled").
+
+    Args:
+        spec: of the data set, see `load_spec`.
+        root: its folder.
+
+    Raises:
+        FileNotFoundError: images or masks that should be there are missing; all of them are listed.
+        ValueError: one patient in two sections that must not share any.
+    """
+    folder = check_directory("dataset_dir", root)
+    datalist: Datalist = {section: [] for section in SECTIONS}
+    missing: list[str] = []
+    for part in spec["parts"]:
+        datalist[part["section"]] += list(_cases_of_part(spec, part, folder, missing))
+    if missing:
+        shown = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
+        msg = f"{len(missing)} files of {spec['name']} are missing or unpaired below {folder}: {shown}."
+        raise FileNotFoundError(msg)
+    if "split" in spec:
+        rest, test = split_by_patient(datalist["training"], spec["split"]["test_fraction"], spec["split"]["seed"])
+        datalist["training"], datalist["test"] = rest, test
+    return datalist
+
+
+def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions: int = 2) -> list[Record]:
+    """Return one section of a data set, for a bundle's ``dataset``.
+
+    Args:
+        root: the data set's folder.
+        section: "training", "validation" or "test".
+        spec: a spec's name, a spec's YAML file, a datalist's JSON file (paths relative to ``root``), or "auto".
+        dimensions: 2 for images, 3 for volumes; used by "auto" and the plain layouts.
+
+    Raises:
+        FileNotFoundError: no such folder, no case in the section, or missing files.
+        TypeError: ``root`` is a number.
+        ValueError: an unknown spec or section.
+    """
+    folder = check_directory("dataset_dir", root)
+    if str(spec).endswith(".json"):
+        records = _read_json(Path(spec), folder).get(section, [])
+        chosen = str(spec)
+    else:
+        found = detect_spec(folder, dimensions) if spec == "auto" else load_spec(spec)
+        if found["name"] in {"folders", "files"}:
+            found = {**found, "dimensions": dimensions}
+        records = build_datalist(found, folder)[section]
+        chosen = found["name"]
+    if not records:
+        kinds = VOLUME_SUFFIXES if dimensions == 3 else IMAGE_SUFFIXES
+        msg = (
+            f"No {section} case in {str(folder)!r} (data spec {chosen!r}); expected its layout, train/images and "
+            f"test/images, or files ending in {' '.join(kinds)}: pass another --dataset_dir or --data_spec."
+        )
+        raise FileNotFoundError(msg)
+    logger.info("%s: %d %s cases by data spec %s", folder, len(records), section, chosen)
+    return records
+
+
+def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> None:
+    """Write a datalist as JSON with paths relative to ``root``, all at once or not at all."""
+    folder = Path(root)
+
+    def relative(value: Any) -> Any:
+        return [str(Path(v).relative_to(folder)) for v in value] if isinstance(value, list) else value
+
+    plain = {
+        section: [
+            {k: str(Path(v).relative_to(folder)) if k == "image" else relative(v) for k, v in record.items()}
+            for record in records
+        ]
+        for section, records in datalist.items()
+    }
+    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(plain, indent=4) + "\n"))
+
+
+def _read_json(file: Path, folder: Path) -> Datalist:
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        msg = f"The datalist {str(file)!r} does not exist; write one with `python -m monai_anomaly datalist`."
+        raise FileNotFoundError(msg) from error
+    except json.JSONDecodeError as error:
+        msg = f"The datalist {str(file)!r} is not JSON ({error}); expected sections of records."
+        raise ValueError(msg) from error
+    result: Datalist = {}
+    for section in SECTIONS:
+        for record in content.get(section, []):
+            labels = record.get("label", [])
+            full = {
+                **record,
+                "image": str(folder / record["image"]),
+                "label": [str(folder / path) for path in ([labels] if isinstance(labels, str) else labels)],
+                "exclude": [str(folder / path) for path in record.get("exclude", [])],
+            }
+            full.setdefault("case", record["image"].removesuffix(suffix_of(record["image"])))
+            full.setdefault("group", "unlabeled")
+            result.setdefault(section, []).append(full)
+    return result
+
+
+def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list[str]) -> Iterator[Record]:
+    images = dict(_find_images(part["image"], folder, spec["dimensions"]))
+    listed = _read_table(part["table"], folder, missing) if "table" in part else None
+    if listed is not None:
+        for name in listed:
+            if name not in images:
+                missing.append(f"image of {name} ({part['image']})")
+    for name, image in images.items():
+        if listed is not None and name not in listed:
+            continue
+        label = _find_masks(part.get("label", {}), name, folder)
+        if not _masks_fit(part.get("masks", "optional"), label, part.get("label", {}), image, folder, missing):
+            continue
+        files = [str(path) for path in label.values()]
+        if part.get("masks") == "none":
+            files = []
+        relative = str(image.relative_to(folder))
+        case = relative.removesuffix(suffix_of(relative))
+        patient = re.search(part["patient"], relative) if "patient" in part else None
+        group = part["group"]
+        yield {
+            "image": str(image),
+            "label": files,
+            "exclude": [str(path) for path in _find_masks(part.get("exclude", {}), name, folder).values()],
+            "case": case,
+            "patient": patient[1] if patient else name.removesuffix(suffix_of(name)),
+            "group": ("abnormal" if files else group) if group == "unlabeled" else group,
+        }
+
+
+def _masks_fit(
+    rule: str, found: dict[str, Path], expected: dict[str, str], image: Path, folder: Path, missing: list[str]
+) -> bool:
+    """Whether a case belongs to the part, noting it as unpaired where its masks should be there and are not."""
+    if rule in {"any", "none"}:
+        return bool(found) == (rule == "any")
+    enough = {"all": len(found) == len(expected), "some": bool(found), "optional": True}[rule]
+    if not enough:
+        lacking = ", ".join(kind for kind in expected if kind not in found)
+        missing.append(f"mask ({lacking}) of {image.relative_to(folder)}")
+    return True
+
+
+def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[str, Path]]:
+    """Yield case names and files matching a pattern with one {case}, in the order of their paths."""
+    suffixes = VOLUME_SUFFIXES if dimensions == 3 else IMAGE_SUFFIXES
+    regex = re.compile(_as_regex(pattern))
+    # a pattern that ends in {case} means any image or volume file, or a folder of DICOM slices
+    free = pattern.endswith("{case}")
+    for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
+        match = regex.fullmatch(path.relative_to(folder).as_posix())
+        if match is None or any(piece.startswith(".") for piece in path.relative_to(folder).parts):
+            continue
+        if free and path.is_dir():
+            if dimensions == 3 and any(path.glob("*.dcm")):
+                yield match["case"], path
+        elif path.is_file() and suffix_of(path.name).lower() in suffixes:
+            yield match["case"], path
+
+
+def _find_masks(patterns: dict[str, str], name: str, folder: Path) -> dict[str, Path]:
+    found = {}
+    for kind, pattern in patterns.items():
+        stem = name.removesuffix(suffix_of(name)) if pattern.endswith("{case}") else name
+        wanted = pattern.replace("{case}", re.sub(r"([*?\[])", r"[\1]", stem))
+        if pattern.endswith("{case}"):  # the label may have another suffix than the image
+            wanted += ".*"
+        path = next((p for p in sorted(folder.glob(wanted)) if suffix_of(p.name)), None)
+        if path is not None:
+            found[kind] = path
+    return found
+
+
+def _as_regex(pattern: str) -> str:
+    pieces = re.split(r"(\*\*/|\*|\{case\})", pattern)
+    known = {"**/": r"(?:.*/)?", "*": r"[^/]*", "{case}": r"(?P<case>[^/]+)"}
+    return "".join(known.get(piece, re.escape(piece)) for piece in pieces)
+
+
+def _read_table(table: dict[str, Any], folder: Path, missing: list[str]) -> list[str] | None:
+    """Return the cases a CSV lists, tolerating a byte-order mark, spaces and empty trailing columns."""
+    path = folder / table["file"]
+    if not path.is_file():
+        missing.append(table["file"])
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
+    for column in (table["case_column"], *table["where"]):
+        if rows and column not in rows[0]:
+            msg = f"{path.name} has the columns {', '.join(filter(None, rows[0]))}; expected {column!r}: mend the data spec."
+            raise ValueError(msg)
+    wanted = {column: str(value) for column, value in table["where"].items()}
+    return [row[table["case_column"]] for row in rows if all(row[c] == v for c, v in wanted.items())]
