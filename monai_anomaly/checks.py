@@ -155,8 +155,8 @@ def root_cause(error: BaseException) -> str:
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if (
             inner is None
-            or isinstance(error, (ValueError, TypeError, FileNotFoundError, PermissionError))
-            and _is_ours(error)
+            or (isinstance(error, (ValueError, TypeError, FileNotFoundError, PermissionError))
+            and _is_ours(error))
         ):
             break
         error = inner

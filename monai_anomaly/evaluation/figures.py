@@ -1,0 +1,127 @@
+"""Pictures: overlays, case figures, ROC and precision-recall curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.evaluation.map_evaluation import Case
+from monai_anomaly.metrics.curves import Curve
+
+_MAX_SIDE = 800  # pixels of a panel's longer side
+_COLOR_MAP = "inferno"  # perceptually uniform, readable by color-blind people
+_TRUTH, _PREDICTION = "#00d0ff", "#ffffff"
+
+
+def _new_figure(num_panels: int, panel: tuple[float, float] = (4.0, 4.0)) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(panel[0] * num_panels, panel[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, np.atleast_1d(figure.subplots(1, num_panels))
+
+
+def _save(figure: Any, file: Path, dpi: int = 110) -> None:
+    write_atomically(file, lambda path: figure.savefig(path, dpi=dpi))
+
+
+def show_slice(array: Tensor, slice_axis: int, index: int) -> np.ndarray:
+    """Return a slice (or the image itself) as (H, W, C), thinned to a panel's size; volumes with rows first."""
+    picture = array if array.ndim == 3 else array.select(slice_axis + 1, index).transpose(1, 2).flip(1)
+    step = max(1, -(-max(picture.shape[1:]) // _MAX_SIDE))
+    return picture[:, ::step, ::step].movedim(0, -1).float().numpy()
+
+
+def _gray_or_color(picture: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(picture, [0.5, 99.5])
+    scaled = np.clip((picture - low) / max(high - low, 1e-12), 0, 1)
+    return scaled if picture.shape[2] == 3 else np.repeat(scaled.mean(2, keepdims=True), 3, 2)
+
+
+def most_anomalous_slice(anomaly_map: Tensor, label: Tensor | None, slice_axis: int) -> int:
+    """Return the slice with the most labeled pixels, else the one with the highest mean map; 0 for an image."""
+    if anomaly_map.ndim == 3:
+        return 0
+    other = [axis for axis in range(4) if axis != slice_axis + 1]
+    if label is not None and bool((label > 0).any()):
+        return int((label > 0).sum(other).argmax())
+    return int(anomaly_map.mean(other).argmax())
+
+
+def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int = 2) -> None:
+    """Write the input beside the input under its map.
+
+    Args:
+        file: a PNG file.
+        image: (C, H, W) or (C, I, J, K), any scale.
+        calibrated: (1, ...) in [0, 1].
+        slice_axis: of volumes.
+    """
+    index = most_anomalous_slice(calibrated, None, slice_axis)
+    picture = _gray_or_color(show_slice(image, slice_axis, index))
+    heat = show_slice(calibrated, slice_axis, index)[..., 0]
+    figure, axes = _new_figure(2)
+    for axis in axes:
+        axis.imshow(picture)
+        axis.set_axis_off()
+    shown = axes[1].imshow(heat, cmap=_COLOR_MAP, vmin=0, vmax=1, alpha=0.2 + 0.6 * heat)
+    figure.colorbar(shown, ax=axes[1], shrink=0.8, label="0 ordinary, 1 beyond healthy")
+    if image.ndim == 4:
+        axes[0].set_title(f"slice {index}")
+    _save(figure, file)
+
+
+def save_case_figure(file: Path, case: Case, calibrated: Tensor) -> None:
+    """Write input, map, outline of the truth, and prediction (map beyond nearly all healthy pixels) of a case."""
+    index = most_anomalous_slice(case.anomaly_map, case.label, case.slice_axis)
+    picture = _gray_or_color(show_slice(case.image, case.slice_axis, index))
+    heat = show_slice(calibrated, case.slice_axis, index)[..., 0]
+    truth = show_slice(case.label, case.slice_axis, index)[..., 0] > 0
+    figure, axes = _new_figure(4)
+    titles = ("input" if case.image.ndim == 3 else f"input, slice {index}", "anomaly map", "truth", "prediction")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.imshow(picture)
+        axis.set_title(title)
+        axis.set_axis_off()
+    axes[1].images[0].remove()
+    shown = axes[1].imshow(heat, cmap=_COLOR_MAP, vmin=0, vmax=1)
+    figure.colorbar(shown, ax=axes[1], shrink=0.7)
+    for axis, mask, color in ((axes[2], truth, _TRUTH), (axes[3], heat >= 1, _PREDICTION)):
+        if mask.any() and not mask.all():
+            axis.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
+    figure.suptitle(f"{Path(case.name).name}, score {case.score:.4g}", fontsize=10)
+    _save(figure, file)
+
+
+def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tuple[float, float]]) -> None:
+    """Write ROC and precision-recall curves of several methods.
+
+    Args:
+        file: a PNG file.
+        curves: by method, the first drawn thick.
+        areas: by method, AUROC and AUPR for the legend.
+    """
+    figure, (roc, recall_axis) = _new_figure(2, (5.5, 4.6))
+    for number, (name, curve) in enumerate(curves.items()):
+        if not curve.num_positives or not curve.num_negatives:
+            continue
+        false, true = curve.rates()
+        precision = curve.true_positives / (curve.true_positives + curve.false_positives)
+        style = {"linewidth": 2.2 if number == 0 else 1.0, "alpha": 1.0 if number == 0 else 0.75}
+        thin = np.unique(np.linspace(0, len(true) - 1, 2000).astype(int))
+        roc.plot(false[thin], true[thin], label=f"{name} {areas[name][0]:.3f}", **style)
+        thin = thin[thin > 0] - 1
+        recall_axis.plot(true[1:][thin], precision[thin], label=f"{name} {areas[name][1]:.3f}", **style)
+    roc.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
+    recall_axis.set(xlabel="recall", ylabel="precision", title="precision-recall (area)", xlim=(0, 1), ylim=(0, 1))
+    for axis in (roc, recall_axis):
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    _save(figure, file)

@@ -1,0 +1,175 @@
+"""One protocol: which pixels count, for the detector and the trivial methods alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from monai_anomaly.checks import check_option, check_same_grid
+from monai_anomaly.evaluation.baselines import trivial_maps
+from monai_anomaly.metrics.curves import Curve, average_precision, balanced_accuracy, best_dice, roc_auc
+from monai_anomaly.metrics.per_region_overlap import PerRegionOverlapMetric
+from monai_anomaly.metrics.score_distribution import LabeledScores
+from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
+from monai_anomaly.transforms.resize_images import resize_images
+
+
+@dataclass
+class Case:
+    """What is known of one case, arrays (C, ...) on the grid of the input file."""
+
+    name: str
+    group: str
+    image: Tensor
+    anomaly_map: Tensor
+    score: float
+    label: Tensor
+    exclude: Tensor
+    slice_axis: int = 2
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which pixels count.
+
+    Args:
+        name: in the tables.
+        region: "all" pixels, the photograph's "field_of_view", or the "content" of a volume, where it is not 0.
+        size: images are resized to this height and width first, labels by nearest neighbor; None for the file's own.
+        excluded: leave the excluded structures (the optic disc) out.
+
+    Raises:
+        ValueError: unknown region.
+    """
+
+    name: str
+    region: str = "all"
+    size: tuple[int, int] | None = None
+    excluded: bool = False
+
+    def __post_init__(self) -> None:
+        check_option("region", self.region, ("all", "field_of_view", "content"))
+
+    def mask(self, image: Tensor, exclude: Tensor) -> Tensor:
+        """Return where pixels count, (1, ...) bool."""
+        if self.region == "field_of_view":
+            mask = field_of_view_mask(image)
+        elif self.region == "content":
+            mask = image.amax(0, keepdim=True) > image.min()
+        else:
+            mask = torch.ones_like(exclude, dtype=torch.bool)
+        return mask & (exclude == 0) if self.excluded else mask
+
+    def resize(self, array: Tensor, *, nearest: bool = False) -> Tensor:
+        """Return a 2-D array (C, H, W) at the protocol's size; volumes stay as they are."""
+        if self.size is None or array.ndim != 3:
+            return array
+        return resize_images(array[None] if nearest else array[None].float(), self.size, nearest=nearest)[0]
+
+
+class MapEvaluation:
+    """Scores of all cases by one protocol, pooled per method, and one row per case.
+
+    Args:
+        protocol: which pixels count.
+        method: the detector's name.
+        seed: of the random map.
+    """
+
+    COLUMNS = ("pixel_auroc", "pixel_aupr", "best_dice")
+
+    def __init__(self, protocol: Protocol, method: str, seed: int = 0) -> None:
+        self.protocol = protocol
+        self.method = method
+        self.seed = seed
+        self.pixels: dict[str, LabeledScores] = {}
+        self.overlap = PerRegionOverlapMetric()
+        self.image_scores: dict[str, list[float]] = {}
+        self.image_labels: list[bool] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, case: Case) -> None:
+        """Count a case.
+
+        Raises:
+            ValueError: map, label or image are not on one grid.
+        """
+        check_same_grid("The anomaly map", case.label, case.anomaly_map, expected="the label")
+        check_same_grid("The label", case.image, case.label)
+        image = self.protocol.resize(case.image)
+        label = self.protocol.resize(case.label, nearest=True) > 0
+        mask = self.protocol.mask(image, self.protocol.resize(case.exclude, nearest=True))
+        abnormal = case.group == "abnormal" or (case.group != "normal" and bool((case.label > 0).any()))
+        self.image_labels.append(abnormal)
+        anomaly_map = self.protocol.resize(case.anomaly_map)
+        own = LabeledScores()
+        own.update(anomaly_map, label, mask)
+        curve = Curve.of(own)
+        self._pool(self.method, anomaly_map, label, mask, case.score)
+        self.overlap(anomaly_map[None], label[None], mask[None])
+        self.rows.append(
+            {
+                "case": case.name,
+                "group": case.group,
+                "anomaly_score": case.score,
+                "num_pixels": int(mask.sum()),
+                "num_lesion_pixels": int((label & mask).sum()),
+                "pixel_auroc": roc_auc(curve),
+                "pixel_aupr": average_precision(curve),
+                "best_dice": best_dice(curve)[0],
+            }
+        )
+        for name, trivial in trivial_maps(image, case.slice_axis, self.seed + len(self.rows)):
+            self._pool(name, trivial, label, mask)
+        for channel, plane in enumerate(image.float()):
+            name = f"mean of channel {channel}"
+            self.image_scores.setdefault(name, []).append(float(plane[mask[0]].mean()) if bool(mask.any()) else 0.0)
+
+    def _pool(self, name: str, scores: Tensor, label: Tensor, mask: Tensor, score: float | None = None) -> None:
+        self.pixels.setdefault(name, LabeledScores()).update(scores, label, mask)
+        highest = float(scores[mask].max()) if bool(mask.any()) else 0.0
+        self.image_scores.setdefault(name, []).append(highest if score is None else score)
+
+    def curves(self) -> dict[str, Curve]:
+        """Return each method's pooled curve."""
+        return {name: Curve.of(scores) for name, scores in self.pixels.items()}
+
+    def pooled_rows(self) -> list[dict[str, Any]]:
+        """Return one row per method: pixel metrics of all cases pooled."""
+        rows = []
+        for name, curve in self.curves().items():
+            dice, threshold = best_dice(curve)
+            rows.append(
+                {
+                    "method": name,
+                    "pixel_auroc": roc_auc(curve),
+                    "pixel_aupr": average_precision(curve),
+                    "balanced_accuracy": balanced_accuracy(curve)[0],
+                    "best_dice": dice,
+                    "best_dice_threshold": threshold,
+                    "region_overlap": self.overlap.aggregate() if name == self.method else float("nan"),
+                }
+            )
+        return rows
+
+    def image_rows(self) -> list[tuple[str, np.ndarray]]:
+        """Return per method the cases' scores and labels, (N, 2); empty where all cases are of one kind."""
+        labels = np.array(self.image_labels, dtype=float)
+        if labels.min() == labels.max():
+            return []
+        return [(name, np.stack((scores, labels), 1)) for name, scores in self.image_scores.items()]
+
+
+def image_curve(pairs: np.ndarray) -> Curve:
+    """Return the curve of image scores and labels, (N, 2)."""
+    scores = LabeledScores()
+    scores.update(torch.from_numpy(pairs[:, 0].copy()), torch.from_numpy(pairs[:, 1].copy()))
+    return Curve.of(scores)
+
+
+__all__: Sequence[str] = ("Case", "MapEvaluation", "Protocol", "image_curve")

@@ -1,0 +1,124 @@
+"""The report: one Markdown page, the tables behind it as CSV, and the figures."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.evaluation.bootstrap import bootstrap_interval
+from monai_anomaly.evaluation.figures import save_curves
+from monai_anomaly.evaluation.map_evaluation import MapEvaluation, image_curve
+from monai_anomaly.evaluation.summary import summarize
+from monai_anomaly.metrics.curves import average_precision, balanced_accuracy, roc_auc
+
+Row = Mapping[str, Any]
+
+
+def write_report(folder: Path, evaluations: Sequence[MapEvaluation], notes: Sequence[str], seed: int = 0) -> Path:
+    """Write ``report.md``, CSV tables and curves, and return the report's path.
+
+    Args:
+        folder: where everything goes; ``cases`` below it holds the figure of each case.
+        evaluations: one per protocol.
+        notes: sentences that stand above the tables.
+        seed: of the bootstrap.
+    """
+    lines = [f"# Evaluation of {evaluations[0].method}", "", *notes, ""]
+    lines += [
+        "AUROC, AUPR and Dice are in [0, 1]; Dice is at the threshold that makes it largest on these very labels."
+    ]
+    for evaluation in evaluations:
+        lines += ["", *_protocol_section(folder, evaluation, seed)]
+    pictures = sorted((folder / "cases").rglob("*.png"))
+    if pictures:
+        lines += ["", "## Cases", ""]
+        lines += [f"![{p.stem}](<{p.relative_to(folder).as_posix()}>)" for p in pictures]
+    text = "\n".join(lines) + "\n"
+    return write_atomically(folder / "report.md", lambda path: path.write_text(text))
+
+
+def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> list[str]:
+    name = evaluation.protocol.name
+    pooled, images = evaluation.pooled_rows(), _image_rows(evaluation, seed)
+    summary = summarize(evaluation.rows, evaluation.COLUMNS, seed)
+    tables = {"cases": evaluation.rows, "summary": summary, "pooled": pooled, "images": images}
+    for table, rows in tables.items():
+        if rows:
+            write_csv(folder / f"{name}_{table}.csv", rows)
+    areas = {row["method"]: (row["pixel_auroc"], row["pixel_aupr"]) for row in pooled}
+    save_curves(folder / f"{name}_curves.png", evaluation.curves(), areas)
+    protocol = evaluation.protocol
+    size = "the file's own size" if protocol.size is None else f"{protocol.size[0]} x {protocol.size[1]}"
+    counted = {"all": "every pixel", "field_of_view": "the field of view", "content": "voxels that are not background"}
+    lines = [
+        f"## Protocol {name}",
+        "",
+        f"{len(evaluation.rows)} cases at {size}; {counted[protocol.region]} counts"
+        f"{', excluded structures left out' if protocol.excluded else ''}.",
+        "",
+        "### All pixels pooled",
+        "",
+        *markdown_table(pooled),
+        "",
+        f"![curves]({name}_curves.png)",
+        "",
+        f"### Per case, {evaluation.method}",
+        "",
+        *markdown_table(summary),
+    ]
+    if images:
+        lines += ["", "### Images, lesioned against healthy", "", *markdown_table(images)]
+    return lines
+
+
+def _image_rows(evaluation: MapEvaluation, seed: int) -> list[dict[str, Any]]:
+    rows = []
+    for name, pairs in evaluation.image_rows():
+        curve = image_curve(pairs)
+        low, high = bootstrap_interval(pairs, lambda drawn: roc_auc(image_curve(drawn)), num_draws=500, seed=seed)
+        rows.append(
+            {
+                "method": name,
+                "image_auroc": roc_auc(curve),
+                "ci_low": low,
+                "ci_high": high,
+                "image_aupr": average_precision(curve),
+                "balanced_accuracy": balanced_accuracy(curve)[0],
+                "num_cases": len(pairs),
+            }
+        )
+    return rows
+
+
+def write_csv(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows that share their columns; NaN as an empty cell."""
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows({key: "" if _is_nan(value) else value for key, value in row.items()} for row in rows)
+
+    write_atomically(file, write)
+
+
+def markdown_table(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a Markdown table; numbers with four digits, NaN as a dash."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if _is_nan(value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

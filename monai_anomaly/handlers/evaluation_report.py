@@ -1,0 +1,90 @@
+"""Evaluation during a run: maps against the untouched labels, tables and figures at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
+from monai_anomaly.evaluation.report import write_report
+from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE, CASE
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationReport:
+    """Compare each case's map with its label and write ``report.md``, tables and figures when the run is over.
+
+    Args:
+        output_dir: where the report goes.
+        method: the detector's name in the tables.
+        protocols: by name, the arguments of `monai_anomaly.evaluation.Protocol`.
+        network: the detector, for its calibration and the provenance of its features.
+        slice_axis: of volumes, 0 to 2, or a function of the image that tells it.
+        num_figures: cases drawn at most, None for all.
+        seed: of the random rows and the bootstrap.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        method: str,
+        protocols: Mapping[str, Mapping[str, Any]],
+        network: Any,
+        slice_axis: Any = 2,
+        num_figures: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.method = method
+        self.network = network
+        self.slice_axis = slice_axis
+        self.num_figures = num_figures
+        self.seed = seed
+        self.evaluations = [
+            MapEvaluation(Protocol(name=name, **arguments), method, seed) for name, arguments in protocols.items()
+        ]
+        self.num_drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the engine."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _add(self, engine: Engine) -> None:
+        from monai_anomaly.evaluation.figures import save_case_figure
+
+        items: Sequence[Any] = engine.state.batch
+        for item, output in zip(items, engine.state.output, strict=True):
+            axis = self.slice_axis(item["raw"]) if callable(self.slice_axis) else self.slice_axis
+            case = Case(
+                name=item[CASE],
+                group=item.get("group", "unlabeled"),
+                image=torch.as_tensor(item["raw"]).cpu(),
+                anomaly_map=torch.as_tensor(output[ANOMALY_MAP]).cpu(),
+                score=float(torch.as_tensor(output[ANOMALY_SCORE]).max()),
+                label=torch.as_tensor(item["label"]).cpu(),
+                exclude=torch.as_tensor(item["exclude"]).cpu(),
+                slice_axis=axis,
+            )
+            for evaluation in self.evaluations:
+                evaluation.add(case)
+            if self.num_figures is None or self.num_drawn < self.num_figures:
+                calibrated = self.network.calibration(case.anomaly_map.to(self.network.calibration.levels.device))
+                save_case_figure(self.folder / "cases" / f"{case.name}.png", case, calibrated.cpu())
+                self.num_drawn += 1
+
+    def _finish(self, engine: Engine) -> None:
+        if not self.evaluations[0].rows:
+            return
+        notes = [f"Features: {self.network.feature_provenance}."]
+        failures = getattr(engine, "failures", [])
+        if failures:
+            notes.append(f"{len(failures)} cases failed and are not in these figures; see failures.csv.")
+        path = write_report(self.folder, self.evaluations, notes, self.seed)
+        logger.info("report: %s", path)

@@ -1,0 +1,48 @@
+"""Cases that could not be done: written down, and the run ends with an error."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from monai_anomaly.data.writers import write_atomically
+
+
+class FailureReport:
+    """Write ``failures.csv`` when a run is over and stop with an error where any case failed.
+
+    Attach it after the handlers whose results should be saved first. The engine has ``failures``, pairs (case, reason),
+    as `CaseEvaluator` and `MemoryBankFitter` do.
+
+    Args:
+        output_dir: where the table goes.
+
+    Raises:
+        RuntimeError: at the end of the run, if a case failed.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.file = Path(output_dir) / "failures.csv"
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the engine."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Report."""
+        failures: list[tuple[str, str]] = engine.failures  # type: ignore[attr-defined]
+        if not failures:
+            self.file.unlink(missing_ok=True)
+            return
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([("case", "reason"), *failures])
+
+        write_atomically(self.file, write)
+        shown = "; ".join(f"{case}: {reason}" for case, reason in failures[:3])
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        msg = f"{len(failures)} of {engine.state.epoch_length} cases failed, the others are done: {shown}{more}. All reasons: {self.file}"
+        raise RuntimeError(msg)
