@@ -1,7 +1,7 @@
 """Data on disk: specs, lists, splits, readers, writers, slices and phantoms."""
 
 from .cases import CaseDataset, collate_case
-from .datalist import build_datalist, load_datalist, write_datalist
+from .datalist import build_datalist, label_rules, load_datalist, write_datalist
 from .readers import ImageFileReader
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
@@ -18,6 +18,7 @@ __all__ = [
     "collate_case",
     "detect_spec",
     "hold_out",
+    "label_rules",
     "list_specs",
     "load_datalist",
     "load_spec",

@@ -88,6 +88,17 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
     return records
 
 
+def label_rules(root: str | Path, spec: str = "auto", dimensions: int = 2) -> dict[str, Any]:
+    """Return how a data set's label files are read, for `LoadLesionMaskd`: "values" and "polarity".
+
+    Arguments and errors are those of `load_datalist`.
+    """
+    if str(spec).endswith(".json"):
+        return {"values": None, "polarity": "positive"}
+    found = detect_spec(root, dimensions) if spec == "auto" else load_spec(spec)
+    return {"values": found.get("label_values"), "polarity": found.get("mask_polarity", "positive")}
+
+
 def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> None:
     """Write a datalist as JSON with paths relative to ``root``, all at once or not at all."""
     folder = Path(root)

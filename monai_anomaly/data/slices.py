@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -78,7 +79,7 @@ class SliceDataset(Dataset):
         volume = self._volume(number)
         if FAILURE in volume:
             return dict(volume)
-        image = torch.as_tensor(volume["image"]).select(self._axis(volume["image"]) + 1, position)
+        image = convert_to_tensor(volume["image"]).select(self._axis(volume["image"]) + 1, position)
         if self.image_size is not None:
             image = resize_images(image[None].float(), self.image_size)[0]
         return {"image": image.contiguous(), CASE: f"{volume.get(CASE, number)}[{position}]"}
@@ -88,12 +89,12 @@ class SliceDataset(Dataset):
         if FAILURE in volume:
             return [0]  # kept, so that it is reported where the slices are used
         axis = self._axis(volume["image"])
-        image = torch.as_tensor(volume["image"]).movedim(axis + 1, 0).flatten(1)
+        image = convert_to_tensor(volume["image"]).movedim(axis + 1, 0).flatten(1)
         kept = torch.ones(len(image), dtype=torch.bool)
         if self.keep != "all":
             kept &= (image > image.min()).float().mean(1) >= self.min_content_fraction
         if self.keep == "healthy" and "label" in volume:
-            kept &= torch.as_tensor(volume["label"]).movedim(axis + 1, 0).flatten(1).amax(1) == 0
+            kept &= convert_to_tensor(volume["label"]).movedim(axis + 1, 0).flatten(1).amax(1) == 0
         return kept.nonzero().flatten().tolist()
 
     def _axis(self, image: Tensor) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Trainer
+from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -103,7 +104,7 @@ class MemoryBankFitter(Trainer):
         else:
             try:
                 with torch.no_grad():
-                    return function(torch.as_tensor(batch["image"]).to(self.state.device))
+                    return function(convert_to_tensor(batch["image"]).to(self.state.device))
             except Exception as error:
                 logger.debug("case %s", name, exc_info=True)
                 reason = root_cause(error)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import torch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 TOP_HAT_FRACTION = 0.02
@@ -29,7 +30,7 @@ def trivial_maps(image: Tensor, slice_axis: int = 2, seed: int = 0) -> Iterator[
         slice_axis: of volumes.
         seed: of the noise.
     """
-    plain = torch.as_tensor(image).float()
+    plain = convert_to_tensor(image).float()
     mean = plain.mean(0, keepdim=True)
     yield "constant", torch.zeros_like(mean)
     yield "random", torch.rand(mean.shape, generator=torch.Generator().manual_seed(seed))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 
 from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
 from monai_anomaly.evaluation.report import write_report
@@ -65,11 +65,11 @@ class EvaluationReport:
             case = Case(
                 name=item[CASE],
                 group=item.get("group", "unlabeled"),
-                image=torch.as_tensor(item["raw"]).cpu(),
-                anomaly_map=torch.as_tensor(output[ANOMALY_MAP]).cpu(),
-                score=float(torch.as_tensor(output[ANOMALY_SCORE]).max()),
-                label=torch.as_tensor(item["label"]).cpu(),
-                exclude=torch.as_tensor(item["exclude"]).cpu(),
+                image=convert_to_tensor(item["raw"]).cpu(),
+                anomaly_map=convert_to_tensor(output[ANOMALY_MAP]).cpu(),
+                score=float(convert_to_tensor(output[ANOMALY_SCORE]).max()),
+                label=convert_to_tensor(item["label"]).cpu(),
+                exclude=convert_to_tensor(item["exclude"]).cpu(),
                 slice_axis=axis,
             )
             for evaluation in self.evaluations:

@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.keys import ANOMALY_SCORE, CASE
@@ -38,7 +38,7 @@ class ScoreTable:
         """Add the case just done."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = item.get(CASE, f"case {engine.state.iteration}")
-            scores = torch.as_tensor(output[ANOMALY_SCORE]).flatten().tolist()
+            scores = convert_to_tensor(output[ANOMALY_SCORE]).flatten().tolist()
             features = () if self.provenance_of is None else (self.provenance_of.feature_provenance,)
             self.rows.append((case, max(scores), *features))
             if len(scores) > 1:

@@ -9,6 +9,7 @@ import nibabel as nib
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SliceInferer
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
@@ -38,7 +39,7 @@ def find_slice_axis(slice_axis: int | str, affine: Any = None) -> int:
         msg = f"slice_axis {slice_axis!r} needs a volume with an affine; give the axis as 0, 1 or 2 instead."
         raise ValueError(msg)
     pair = PLANES.get(slice_axis) or next(pair for pair in PLANES.values() if slice_axis in pair)
-    return next(i for i, code in enumerate(nib.aff2axcodes(torch.as_tensor(affine).cpu().numpy())) if code in pair)
+    return next(i for i, code in enumerate(nib.aff2axcodes(convert_to_tensor(affine).cpu().numpy())) if code in pair)
 
 
 class VolumeSliceInferer(SliceInferer):
@@ -94,9 +95,8 @@ class VolumeSliceInferer(SliceInferer):
         if inputs.ndim != 5:
             msg = f"VolumeSliceInferer expects (B, C, I, J, K), got {tuple(inputs.shape)}; use AnomalyMapInferer for images."
             raise ValueError(msg)
-        affine = inputs.affine if isinstance(inputs, MetaTensor) else None
-        affine = affine[0] if affine is not None and affine.ndim == 3 else affine
-        self.spatial_dim = find_slice_axis(self.slice_axis, affine)
+        affine = _affine_of(inputs)
+        self.spatial_dim = self.axis_of(inputs)
         self._check_slices(inputs.shape[2:], affine)
 
         def on_slices(slices: Tensor) -> Tensor:
@@ -105,9 +105,13 @@ class VolumeSliceInferer(SliceInferer):
             return resize_images(network(resized, *args, **kwargs), size)
 
         anomaly_map = super().__call__(inputs, on_slices)
-        by_slice = torch.as_tensor(anomaly_map).movedim(self.spatial_dim + 2, 1)  # (B, slices, 1, ...)
+        by_slice = convert_to_tensor(anomaly_map).movedim(self.spatial_dim + 2, 1)  # (B, slices, 1, ...)
         scores = anomaly_score(by_slice.flatten(0, 1), self.top_k)
         return {ANOMALY_MAP: anomaly_map, ANOMALY_SCORE: scores.view(len(inputs), -1)}
+
+    def axis_of(self, volume: Tensor) -> int:
+        """Return the voxel axis, 0 to 2, that the slices of a volume (C, I, J, K) follow one another along."""
+        return find_slice_axis(self.slice_axis, _affine_of(volume))
 
     def _check_slices(self, shape: Sequence[int], affine: Any) -> None:
         in_plane = [axis for axis in range(3) if axis != self.spatial_dim]
@@ -123,7 +127,7 @@ class VolumeSliceInferer(SliceInferer):
             raise ValueError(msg)
         if self.in_plane_spacing_mm is None or affine is None:
             return
-        spacing = torch.linalg.vector_norm(torch.as_tensor(affine).double()[:3, :3], dim=0)[in_plane].tolist()
+        spacing = torch.linalg.vector_norm(convert_to_tensor(affine).double()[:3, :3], dim=0)[in_plane].tolist()
         if any(abs(a - b) > self.tolerance_mm for a, b in zip(spacing, self.in_plane_spacing_mm, strict=True)):
             came = " x ".join(f"{value:.4g}" for value in spacing)
             expected = " x ".join(f"{value:.4g}" for value in self.in_plane_spacing_mm)
@@ -131,3 +135,9 @@ class VolumeSliceInferer(SliceInferer):
                 f"{given} with a spacing of {came} mm; expected {expected} mm: resample (Spacingd), or set slice_axis."
             )
             raise ValueError(msg)
+
+
+def _affine_of(volume: Tensor) -> Tensor | None:
+    if not isinstance(volume, MetaTensor):
+        return None
+    return volume.affine[0] if volume.affine.ndim == 3 else volume.affine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from monai.utils import convert_to_tensor
 from scipy import ndimage
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class PerRegionOverlapMetric(StreamingMetric):
 
     def _add_image(self, y_pred: Tensor, y: Tensor, mask: Tensor | None) -> None:
         flat, positive = flatten_pair(y_pred, y)
-        kept = np.ones(len(flat), bool) if mask is None else torch.as_tensor(mask).reshape(-1).bool().cpu().numpy()
+        kept = np.ones(len(flat), bool) if mask is None else convert_to_tensor(mask).reshape(-1).bool().cpu().numpy()
         self.scores.negatives.add(flat[~positive & kept])
         lesions = positive & kept
         if not lesions.any():

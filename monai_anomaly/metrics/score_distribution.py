@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_range
@@ -103,7 +104,7 @@ class LabeledScores:
         """
         flat, positive = flatten_pair(scores, labels)
         if mask is not None:
-            kept = torch.as_tensor(mask).reshape(-1).bool().cpu().numpy()
+            kept = convert_to_tensor(mask).reshape(-1).bool().cpu().numpy()
             flat, positive = flat[kept], positive[kept]
         self.positives.add(flat[positive])
         self.negatives.add(flat[~positive])
@@ -118,13 +119,13 @@ def flatten_pair(scores: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray
     if tuple(scores.shape) != tuple(labels.shape):
         msg = f"Scores and labels must have one shape, got {tuple(scores.shape)} and {tuple(labels.shape)}."
         raise ValueError(msg)
-    label = torch.as_tensor(labels).reshape(-1)
+    label = convert_to_tensor(labels).reshape(-1)
     if label.dtype != torch.bool:
         positive = label == 1
         if not bool((positive | (label == 0)).all()):
             msg = "Labels must be 0 or 1; binarize them first (label > 0)."
             raise ValueError(msg)
         label = positive
-    flat = torch.as_tensor(scores).reshape(-1)
+    flat = convert_to_tensor(scores).reshape(-1)
     flat = flat if flat.dtype == torch.float64 else flat.float()
     return flat.detach().cpu().numpy(), label.cpu().numpy()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_range
@@ -30,7 +30,7 @@ def anomaly_score(anomaly_map: Tensor, top_k: int = 1) -> Tensor:
         ValueError: top_k < 1, or a map with NaN.
     """
     check_range("top_k", top_k, 1)
-    flat = torch.as_tensor(anomaly_map).flatten(1)
+    flat = convert_to_tensor(anomaly_map).flatten(1)
     if bool(flat.isnan().any()):
         msg = "The anomaly map holds NaN: no score can be given."
         raise ValueError(msg)

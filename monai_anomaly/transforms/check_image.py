@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_range
@@ -25,7 +26,7 @@ def check_image(image: Tensor, num_channels: int | None = None, intensity_max: f
         ValueError: NaN or infinite values, another number of channels, values above ``intensity_max``, or nothing but
             one value.
     """
-    plain = torch.as_tensor(image).float()
+    plain = convert_to_tensor(image).float()
     num_bad = int((~torch.isfinite(plain)).sum())
     if num_bad:
         msg = f"{num_bad} of {plain.numel()} values are NaN or infinite; expected finite values: repair or remove the file."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_tensor
 from scipy import ndimage
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def field_of_view_mask(image: Tensor, threshold: float = 0.06, margin_fraction: 
     """
     check_range("threshold", threshold, 0, 1, low_open=True)
     check_range("margin_fraction", margin_fraction, 0, 0.49)
-    brightest = np.asarray(torch.as_tensor(image).amax(0).float())
+    brightest = np.asarray(convert_to_tensor(image).amax(0).float())
     if brightest.ndim == 3:
         slices = [_outline(brightest[..., i], threshold, margin_fraction) for i in range(brightest.shape[-1])]
         return torch.from_numpy(np.stack(slices, -1))[None]

@@ -10,6 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Transform
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_same_grid
@@ -30,7 +31,7 @@ def lesion_mask(label: Tensor, values: Sequence[int] | None = None, polarity: st
     Raises:
         ValueError: a value that ``values`` does not know.
     """
-    plain = torch.as_tensor(label)
+    plain = convert_to_tensor(label)
     if values is not None:
         found = plain.unique()
         unknown = [f"{float(v):g}" for v in found if float(v) not in {float(known) for known in values}]
@@ -76,7 +77,7 @@ class LoadLesionMask(Transform):
             mask = lesion_mask(label, self.values, self.polarity)
             mask = MetaTensor(mask, affine=label.affine) if isinstance(label, MetaTensor) else mask
             check_same_grid(f"The mask {Path(file).name}", image, mask)
-            union |= torch.as_tensor(mask)
+            union |= convert_to_tensor(mask)
         affine = image.affine.clone() if isinstance(image, MetaTensor) else None
         return MetaTensor(union, affine=affine)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ def resize_images(images: Tensor, size: Sequence[int], *, nearest: bool = False)
     """
     if tuple(images.shape[-2:]) == tuple(size):
         return images
-    plain = torch.as_tensor(images)
+    plain = convert_to_tensor(images)
     if nearest:
         rows, columns = (
             ((torch.arange(new) + 0.5) * old / new).long().clamp(max=old - 1)

@@ -7,7 +7,7 @@ from .multi_level_features import MultiLevelFeatures
 from .nearest_neighbors import nearest_neighbors
 from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
 from .region_spatial_combination import RegionFilter, RegionSpatialCombination, SpatialSelfAttention
-from .wide_resnet import ResNet2d, load_resnet_weights, wide_resnet50_2
+from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, wide_resnet50_2
 
 __all__ = [
     "HealthyCalibration",
@@ -17,6 +17,7 @@ __all__ = [
     "RegionSpatialCombination",
     "ResNet2d",
     "SpatialSelfAttention",
+    "imagenet_statistics",
     "johnson_lindenstrauss_dim",
     "k_center_greedy",
     "load_resnet_weights",

@@ -151,6 +151,17 @@ def fold_first_convolution(weight: Tensor, in_channels: int) -> Tensor:
     return (weight.sum(1, keepdim=True) / in_channels).expand(-1, in_channels, -1, -1).contiguous()
 
 
+def imagenet_statistics(in_channels: int = 3) -> tuple[list[float], list[float]]:
+    """Return the mean and standard deviation that ImageNet networks expect per channel, of values in [0, 1].
+
+    For other than three channels, each gets the mean of the three.
+    """
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    if in_channels == 3:
+        return mean, std
+    return [sum(mean) / 3] * in_channels, [sum(std) / 3] * in_channels
+
+
 def load_resnet_weights(network: ResNet2d, name: str, weights: str | Path, seed: int = 0) -> str:
     """Load weights in torchvision's format into ``network``, strictly, and return where they came from.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from monai.networks.layers import GaussianFilter
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,12 +117,12 @@ class ReSAD(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return the region and spatial aware features C, (B, C, h, w), Eq. 5."""
         check_image_batch("ReSAD", images, self.in_channels)
-        return self.combination(self.feature_extractor(torch.as_tensor(images).float()))
+        return self.combination(self.feature_extractor(convert_to_tensor(images).float()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the anomaly map at the images' resolution."""
         check_image_batch("ReSAD", images, self.in_channels)
-        return self._to_map(self._distances(images)[0], images.shape[-2:])
+        return self._to_map(self._distances(images)[0], images)
 
     def map_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the anomaly map (B, 1, H, W) and the image scores (B,).
@@ -130,7 +131,7 @@ class ReSAD(nn.Module):
         s = (1 - exp(d*) / sum over m in N_b(m*) of exp(||c* - m||)) d* (Roth et al. 2022, Eq. 7).
         """
         distances, vectors, nearest = self._distances(images)
-        anomaly_map = self._to_map(distances, images.shape[-2:])
+        anomaly_map = self._to_map(distances, images)
         if not self.reweight_neighbors:
             return anomaly_map, anomaly_map.amax((1, 2, 3))
         worst = distances.flatten(1).argmax(1)  # c^* of each image
@@ -147,9 +148,11 @@ class ReSAD(nn.Module):
         batch, (height, width) = len(features), features.shape[-2:]
         return distances.mean(1).view(batch, height, width), vectors, nearest[:, 0].view(batch, -1)
 
-    def _to_map(self, distances: Tensor, size: Sequence[int]) -> Tensor:
-        anomaly_map = F.interpolate(distances[:, None], tuple(size), mode="bilinear", align_corners=False)
-        return self.smoothing(anomaly_map)
+    def _to_map(self, distances: Tensor, images: Tensor) -> Tensor:
+        """Return distances (B, h, w) at the images' resolution, with the images' metadata."""
+        size = tuple(images.shape[-2:])
+        anomaly_map = self.smoothing(F.interpolate(distances[:, None], size, mode="bilinear", align_corners=False))
+        return convert_to_dst_type(anomaly_map, images, dtype=torch.float32)[0]
 
     def _reweight(self, vector: Tensor, nearest: Tensor) -> Tensor:
         """Return s of one image from c^* (C,) and the index of m^*."""

@@ -1,0 +1,183 @@
+"""``python -m monai_anomaly``: run bundles strictly, with short errors, and look at data before that."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_anomaly.checks import root_cause
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 1 after one line that says what was wrong."""
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        known.function(known, rest)
+    except KeyboardInterrupt:
+        return _fail("interrupted", known.debug)
+    except Exception as error:
+        if known.debug:
+            raise
+        return _fail(root_cause(error), known.debug)
+    return 0
+
+
+def _fail(reason: str, debug: bool) -> int:
+    hint = "" if debug else " (--debug shows where)"
+    sys.stderr.write(f"error: {reason}{hint}\n")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m monai_anomaly", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="run a bundle's config, strict about overrides", allow_abbrev=False)
+    run.add_argument("bundle", help="stem (resad), name or folder")
+    run.add_argument(
+        "configs", nargs="+", help="configs by name, later ones laid over earlier: train inference evaluate"
+    )
+    run.add_argument("--config", action="append", default=[], help="one more config to lay over, e.g. data_volume")
+    run.set_defaults(function=_run)
+
+    bundles = commands.add_parser("bundles", help="list the bundles and their configs")
+    bundles.set_defaults(function=_bundles)
+
+    datasets = commands.add_parser("datasets", help="list the data specs")
+    datasets.set_defaults(function=_datasets)
+
+    datalist = commands.add_parser("datalist", help="write a data set's cases as a datalist")
+    datalist.add_argument("spec", help="a data spec's name or YAML file, or auto")
+    datalist.add_argument("--root", required=True, help="the data set's folder")
+    datalist.add_argument("--out", required=True, help="the JSON file to write")
+    datalist.add_argument("--dimensions", type=int, choices=(2, 3), help="of the files, where the spec leaves it open")
+    datalist.set_defaults(function=_datalist)
+
+    check = commands.add_parser("check", help="run the model zoo's checks on a bundle")
+    check.add_argument("bundle", help="stem, name or folder")
+    check.add_argument("--schema", type=Path, help="file of the metadata schema, to check against offline")
+    check.set_defaults(function=_check)
+
+    phantoms = commands.add_parser("phantoms", help="write phantom cases in the plain folder layout")
+    phantoms.add_argument("modality", choices=("oct", "fundus", "brain_mri", "liver_ct"))
+    phantoms.add_argument("--out", required=True, help="folder to write to")
+    phantoms.add_argument("--num-healthy", type=int, default=6)
+    phantoms.add_argument("--num-test", type=int, default=4)
+    phantoms.add_argument("--difficulty", type=float, default=0.3, help="0 easy to 1 hard")
+    phantoms.add_argument("--seed", type=int, default=0)
+    phantoms.set_defaults(function=_phantoms)
+    return parser
+
+
+def _run(known: argparse.Namespace, rest: list[str]) -> None:
+    warnings.filterwarnings("ignore", message=".*GHSA-.*")
+    warnings.filterwarnings("ignore", message=".*arbitrary code.*")
+    from monai_anomaly import workflows
+
+    names = [*known.configs, *known.config]
+    files = workflows.config_files(workflows.find_bundle(known.bundle), names)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+    workflow = workflows.StrictConfigWorkflow(files, override=_overrides(rest), workflow_type=None)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("ignite", "monai_anomaly.engines")) and name.endswith("Evaluator"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+def _overrides(rest: Sequence[str]) -> dict[str, str]:
+    """Return ``--key value`` and ``--key=value`` pairs.
+
+    Raises:
+        ValueError: a word that is neither a key nor a key's value.
+    """
+    pairs: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            msg = f"Expected --key value, got {word!r}."
+            raise ValueError(msg)
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words:
+                msg = f"--{key} has no value; write --{key} VALUE."
+                raise ValueError(msg)
+            value = words.pop(0)
+        pairs[key] = value
+    return pairs
+
+
+def _bundles(known: argparse.Namespace, rest: list[str]) -> None:
+    del known, rest
+    from monai_anomaly import workflows
+
+    for bundle in workflows.list_bundles():
+        configs = " ".join(sorted(path.stem for path in (bundle / "configs").glob("*.yaml")))
+        sys.stdout.write(f"{bundle.name.split('_')[0]}\t{bundle.name}\n\tconfigs: {configs}\n")
+
+
+def _datasets(known: argparse.Namespace, rest: list[str]) -> None:
+    del known, rest
+    from monai_anomaly.data import list_specs, load_spec
+
+    for name in list_specs():
+        spec = load_spec(name)
+        sys.stdout.write(f"{name}\t{spec['title']}\n\t{spec['modality']}; {spec['licence']}; {spec['source']}\n")
+
+
+def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    from monai_anomaly.data import build_datalist, detect_spec, load_spec, write_datalist
+
+    spec = detect_spec(known.root, known.dimensions or 2) if known.spec == "auto" else load_spec(known.spec)
+    if known.dimensions:
+        spec = {**spec, "dimensions": known.dimensions}
+    datalist = build_datalist(spec, known.root)
+    if not any(datalist.values()):
+        msg = f"No case of {spec['name']} in {known.root}; expected {', '.join(spec['detect']) or 'image files'}."
+        raise FileNotFoundError(msg)
+    write_datalist(datalist, known.out, known.root)
+    for section, records in datalist.items():
+        for group in sorted({record["group"] for record in records}):
+            count = sum(record["group"] == group for record in records)
+            told = [n for n in spec.get("paper_counts", []) if (n["section"], n["group"]) == (section, group)]
+            papers = "".join(f"; {n['paper']}: {n['count']} ({n['derived']})" for n in told)
+            sys.stdout.write(f"{section}\t{group}\t{count}{papers}\n")
+
+
+def _check(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    from monai_anomaly import workflows
+
+    bundle = workflows.find_bundle(known.bundle)
+    checked = workflows.check_bundle(bundle, known.schema)
+    sys.stdout.write(f"{bundle.name}: {', '.join(checked)} are in order\n")
+
+
+def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    from monai_anomaly.data.phantoms import write_phantoms
+
+    write_phantoms(
+        known.modality,
+        known.out,
+        num_healthy=known.num_healthy,
+        num_test=known.num_test,
+        difficulty=known.difficulty,
+        seed=known.seed,
+    )
+    sys.stdout.write(f"{known.out}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Running bundles: where they lie, what guards a run, strict overrides, short errors, and the model zoo's checks."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
+from monai_anomaly.networks.blocks.wide_resnet import imagenet_statistics
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "StrictConfigWorkflow",
+    "bundles_folder",
+    "check_bundle",
+    "config_files",
+    "find_bundle",
+    "guard",
+    "imagenet_statistics",
+    "list_bundles",
+]
+
+
+def bundles_folder() -> Path:
+    """Return the folder of the bundles that come with the package, installed or checked out."""
+    package = Path(__file__).parent
+    return next(folder for folder in (package / "bundles", package.parent / "bundles") if folder.is_dir())
+
+
+def list_bundles() -> list[Path]:
+    """Return the bundles that come with the package."""
+    return sorted(path.parents[1] for path in bundles_folder().glob("*/configs/metadata.json"))
+
+
+def find_bundle(name: str) -> Path:
+    """Return a bundle's folder by its path, its name, or its stem ("resad"); the working directory's, where it is one.
+
+    Raises:
+        ValueError: no bundle of that name.
+    """
+    here = Path.cwd()
+    if (here / "configs" / "metadata.json").is_file() and here.name.split("_")[0] == name:
+        return here
+    if (Path(name) / "configs" / "metadata.json").is_file():
+        return Path(name).resolve()
+    for folder in list_bundles():
+        if name in {folder.name, folder.name.split("_")[0]}:
+            return folder
+    known = [folder.name.split("_")[0] for folder in list_bundles()]
+    msg = f"No bundle {name!r}; expected a bundle's folder or one of {', '.join(known)}.{did_you_mean(name, known)}"
+    raise ValueError(msg)
+
+
+def config_files(bundle: Path, names: Iterable[str]) -> list[str]:
+    """Return the bundle's configs of these names, in this order.
+
+    Raises:
+        ValueError: the bundle has no such config.
+    """
+    files = []
+    for name in names:
+        file = bundle / "configs" / f"{name.removesuffix('.yaml')}.yaml"
+        if not file.is_file():
+            known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+            msg = (
+                f"{bundle.name} has no config {name!r}; expected one of {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+            raise ValueError(msg)
+        files.append(str(file))
+    return files
+
+
+def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None) -> None:
+    """Stop a run that cannot do its job, before it starts.
+
+    Args:
+        dataset_dir: folder of the data.
+        output_dir: folder to write to, made where it is missing.
+        ckpt_path: fitted weights, None where none are needed.
+
+    Raises:
+        FileNotFoundError: no data folder, or no weights.
+        PermissionError: the output folder is not writable.
+        TypeError: a path is a number.
+    """
+    if dataset_dir is None:
+        msg = "dataset_dir is not given; pass the folder that holds the data (--dataset_dir DIR)."
+        raise FileNotFoundError(msg)
+    check_directory("dataset_dir", dataset_dir)
+    check_writable("output_dir", output_dir)
+    if ckpt_path is not None:
+        check_file(
+            "ckpt_path", ckpt_path, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE)."
+        )
+
+
+class StrictConfigWorkflow(ConfigWorkflow):
+    """MONAI's ConfigWorkflow that refuses overrides of ids the configs do not have.
+
+    Args:
+        config_file: as for ConfigWorkflow.
+        override: values by id; ``::`` reaches inside.
+
+    Raises:
+        ValueError: an unknown id; the message names the nearest one.
+    """
+
+    def __init__(
+        self, config_file: str | list[str], *, override: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(config_file=config_file, **kwargs)
+        pairs = {key: self._value(key, value) for key, value in (override or {}).items()}
+        self.parser.update(pairs=pairs)
+
+    def _value(self, key: str, value: Any) -> Any:
+        """Return an override's value: text stays text where the config has text, else Python's or YAML's literal."""
+        if key not in self.parser:
+            known = sorted(_ids(self.parser.get()))
+            msg = f"The configs have no {key!r} to override.{did_you_mean(key, known)} Top ids: {', '.join(self.parser.get())}."
+            raise ValueError(msg)
+        current = self.parser[key]
+        if not isinstance(value, str) or value.startswith(("$", "@", "%")):
+            return value
+        if isinstance(current, str) and not current.startswith(("$", "@")):
+            return value
+        if key.endswith(("_dir", "_path", "weights", "_spec")):
+            return value
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return yaml.safe_load(value)
+
+
+def _ids(config: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key != "_meta_":
+                yield prefix + key
+                yield from _ids(value, f"{prefix}{key}::")
+
+
+def check_bundle(bundle: Path, schema: Path | None = None) -> list[str]:
+    """Run the model zoo's checks that need no network, and return what was checked.
+
+    Files, version and changelog, metadata against the published schema, network input and output. The network is
+    checked as ``smoke.yaml`` shrinks it, which also stands in for what fitting would bring.
+
+    Args:
+        bundle: its folder.
+        schema: the metadata schema's file; None checks without the schema's text, by the required keys alone.
+
+    Raises:
+        ValueError: a check failed.
+    """
+    required = ("LICENSE", "configs/metadata.json", "configs/inference.yaml", "docs/README.md", "docs/paper.md")
+    missing = [name for name in required if not (bundle / name).is_file()]
+    if missing:
+        msg = f"{bundle.name} lacks {', '.join(missing)}."
+        raise ValueError(msg)
+    meta = json.loads((bundle / "configs" / "metadata.json").read_text())
+    if meta.get("version") not in meta.get("changelog", {}):
+        msg = f"{bundle.name}: version {meta.get('version')!r} is not in the changelog."
+        raise ValueError(msg)
+    checked = ["files", "version and changelog"]
+    meta_file = str(bundle / "configs" / "metadata.json")
+    if schema is not None:
+        with tempfile.TemporaryDirectory() as folder:  # verify_metadata looks here first, and then not on the network
+            shutil.copy(schema, Path(folder) / "schema.json")
+            verify_metadata(meta_file=meta_file, filepath=str(Path(folder) / "schema.json"))
+        checked.append("metadata schema")
+    configs = config_files(bundle, ["inference", "smoke"])
+    verify_net_in_out(net_id="network_def", meta_file=meta_file, config_file=configs, device="cpu", n=8)
+    return [*checked, "network input and output"]
