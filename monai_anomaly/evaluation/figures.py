@@ -83,7 +83,7 @@ def save_case_figure(file: Path, case: Case, calibrated: Tensor) -> None:
     picture = _gray_or_color(show_slice(case.image, case.slice_axis, index))
     heat = show_slice(calibrated, case.slice_axis, index)[..., 0]
     truth = show_slice(case.label, case.slice_axis, index)[..., 0] > 0
-    figure, axes = _new_figure(4)
+    figure, axes = _new_figure(4, (4.0, 3.4))
     titles = ("input" if case.image.ndim == 3 else f"input, slice {index}", "anomaly map", "truth", "prediction")
     for axis, title in zip(axes, titles, strict=True):
         axis.imshow(picture)
