@@ -1,0 +1,47 @@
+# make demo | test | check | bench | clean: each builds .venv first where that is needed
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m monai_anomaly
+DEMO := demo
+
+.PHONY: demo test check bench clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	touch $@
+
+# OCT phantoms; ReSAD with untrained features learns the healthy ones; maps, scores and a report of the others
+demo: $(VENV)/installed
+	$(RUN) phantoms oct --out $(DEMO)/data
+	$(RUN) run resad train --config data_volume --dataset_dir $(DEMO)/data --ckpt_dir $(DEMO)/model \
+	    --weights random --image_size '[192, 256]' --slice_step 2
+	$(RUN) run resad inference --config data_volume --dataset_dir $(DEMO)/data --ckpt_path $(DEMO)/model/model.pt \
+	    --output_dir $(DEMO)/maps --image_size '[192, 256]'
+	$(RUN) run resad train evaluate --config data_volume --dataset_dir $(DEMO)/data --ckpt_dir $(DEMO)/model \
+	    --output_dir $(DEMO)/evaluation --image_size '[192, 256]'
+	@echo "maps:   $(DEMO)/maps"
+	@echo "report: $(DEMO)/evaluation/report.md"
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/memory_bank.py
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/pixel_metrics.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,157 @@
+"""Phantoms on disk, in the formats and folders of real data sets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.data.phantoms.brain_mri import brain_mri_phantom
+from monai_anomaly.data.phantoms.fundus import fundus_phantom
+from monai_anomaly.data.phantoms.liver_ct import liver_ct_phantom
+from monai_anomaly.data.phantoms.oct import oct_phantom
+from monai_anomaly.data.phantoms.phantom import Phantom
+from monai_anomaly.data.writers import write_atomically
+
+MODALITIES: dict[str, tuple[Callable[..., Phantom], tuple[str, ...]]] = {
+    "oct": (oct_phantom, ("IRF", "SRF", "PED")),
+    "fundus": (fundus_phantom, ("MA", "HE", "EX", "SE")),
+    "brain_mri": (brain_mri_phantom, ("plaque",)),
+    "liver_ct": (liver_ct_phantom, ("tumor", "tumor")),
+}
+
+
+def write_phantoms(
+    modality: str,
+    folder: str | Path,
+    num_healthy: int = 6,
+    num_test: int = 4,
+    difficulty: float = 0.3,
+    seed: int = 0,
+    shape: tuple[int, ...] | None = None,
+) -> Path:
+    """Write phantoms in the plain layout (``data_specs/folders.yaml``) and return the folder.
+
+    ``train/images`` holds healthy cases; of ``test/images`` every other one has lesions, and then a mask with values 0
+    and 1 in ``test/labels``. Photographs are JPEG with PNG masks, volumes NIfTI.
+
+    Args:
+        modality: "oct", "fundus", "brain_mri" or "liver_ct".
+        folder: to write to.
+        num_healthy: cases to fit on, at least 1.
+        num_test: cases to test on, at least 0.
+        difficulty: in [0, 1].
+        seed: the cases take this and the numbers after it.
+        shape: of a case, None for the phantom's own.
+
+    Raises:
+        ValueError: unknown modality, or numbers out of range.
+    """
+    make, lesions = MODALITIES[check_option("modality", modality, list(MODALITIES))]
+    check_range("num_healthy", num_healthy, 1)
+    check_range("num_test", num_test, 0)
+    root = Path(folder)
+    size = {} if shape is None else {"shape": shape}
+    for number in range(num_healthy + num_test):
+        healthy = number < num_healthy or (number - num_healthy) % 2 == 1
+        phantom = make(lesions=() if healthy else lesions, difficulty=difficulty, seed=seed + number, **size)
+        part, name = ("train" if number < num_healthy else "test"), f"{modality}_{number:03d}"
+        if phantom.image.ndim == 3 and phantom.image.shape[-1] == 3:
+            write_picture(root / part / "images" / f"{name}.jpg", phantom.image)
+            if not healthy:
+                write_picture(root / part / "labels" / f"{name}.png", (phantom.label > 0).astype(np.uint8))
+        else:
+            write_volume(root / part / "images" / f"{name}.nii.gz", phantom.image, phantom.affine)
+            if not healthy:
+                write_volume(
+                    root / part / "labels" / f"{name}.nii.gz", (phantom.label > 0).astype(np.uint8), phantom.affine
+                )
+    return root
+
+
+def write_idrid_layout(folder: str | Path, num_healthy: int = 4, num_test: int = 2, seed: int = 0) -> Path:
+    """Write fundus phantoms in IDRiD's folders, with its CSV headers and its missing files; return the folder.
+
+    ``num_healthy`` training and as many testing images of grade 0 beside one graded 2 each, and ``num_test`` lesioned
+    images per part of the segmentation folder, whose second ones have no soft exudates.
+    """
+    root = Path(folder)
+    grading, segmentation = root / "B. Disease Grading", root / "A. Segmentation"
+    tables = {
+        "a. Training Set": "a. IDRiD_Disease Grading_Training Labels",
+        "b. Testing Set": "b. IDRiD_Disease Grading_Testing Labels",
+    }
+    number = 0
+    for part, table in tables.items():
+        rows = []
+        for index in range(num_healthy + 1):
+            number += 1
+            lesions = ("EX",) if index == num_healthy else ()
+            phantom = fundus_phantom((120, 180), lesions, seed=seed + number)
+            name = f"IDRiD_{number:03d}"
+            write_picture(grading / "1. Original Images" / part / f"{name}.jpg", phantom.image)
+            rows.append([name, "2" if lesions else "0", "0", "", ""])
+        file = grading / "2. Groundtruths" / f"{table}.csv"
+        header = ["Image name", "Retinopathy grade", "Risk of macular edema ", "", ""]
+        _write_rows(file, [header, *rows])
+    folders = {"MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "EX": "3. Hard Exudates", "SE": "4. Soft Exudates"}
+    for part in tables:
+        for index in range(num_test):
+            number += 1
+            kinds = ("MA", "HE", "EX", "SE") if index % 2 == 0 else ("MA", "HE", "EX")
+            phantom = fundus_phantom((120, 180), kinds, seed=seed + number)
+            name = f"IDRiD_{number:02d}"
+            write_picture(segmentation / "1. Original Images" / part / f"{name}.jpg", phantom.image)
+            truth = segmentation / "2. All Segmentation Groundtruths" / part
+            for kind in kinds:
+                mask = phantom.label == phantom.kinds[kind]
+                write_picture(truth / folders[kind] / f"{name}_{kind}.tif", mask)
+            write_picture(truth / "5. Optic Disc" / f"{name}_OD.tif", phantom.structures["optic_disc"] > 0)
+    return root
+
+
+def write_adam_layout(folder: str | Path, num_healthy: int = 3, num_test: int = 2, seed: int = 0) -> Path:
+    """Write fundus phantoms in ADAM's folders, lesions black on white as there; return the folder."""
+    root = Path(folder)
+    (root / "Training400-Lesion" / "Lesion_Masks").mkdir(parents=True, exist_ok=True)
+    for number in range(num_healthy + num_test):
+        lesioned = number >= num_healthy
+        phantom = fundus_phantom((120, 120), ("EX",) if lesioned else (), seed=seed + number)
+        name, group = (f"A{number:04d}", "AMD") if number % 2 else (f"N{number:04d}", "Non-AMD")
+        write_picture(root / "Training400" / group / f"{name}.jpg", phantom.image)
+        disc = np.where(phantom.structures["optic_disc"] > 0, 0, 255).astype(np.uint8)
+        write_picture(root / "Training400" / "Disc_Masks" / f"{name}.bmp", disc)
+        if lesioned:
+            mask = np.where(phantom.label > 0, 0, 255).astype(np.uint8)
+            write_picture(root / "Training400-Lesion" / "Lesion_Masks" / "drusen" / f"{name}.bmp", mask)
+    return root
+
+
+def write_picture(file: Path, picture: np.ndarray) -> None:
+    """Write (H, W) or (H, W, 3) in the format of the file's suffix; bool as a bilevel image."""
+    write_atomically(
+        file,
+        lambda path: (
+            Image.fromarray(picture).save(path, quality=95)
+            if file.suffix == ".jpg"
+            else Image.fromarray(picture).save(path)
+        ),
+    )
+
+
+def write_volume(file: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+    """Write a NIfTI file."""
+    write_atomically(file, lambda path: nib.save(nib.Nifti1Image(volume, affine), path))
+
+
+def _write_rows(file: Path, rows: list[list[str]]) -> None:
+    def write(path: Path) -> None:
+        with path.open("w", newline="") as handle:
+            csv.writer(handle).writerows(rows)
+
+    write_atomically(file, write)
