@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomaly.checks import check_directory
-from monai_anomaly.data.specs import Spec, detect_spec, load_spec
+from monai_anomaly.data.specs import PLAIN_LAYOUTS, Spec, detect_spec, load_spec
 from monai_anomaly.data.splits import split_by_patient
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
 from monai_anomaly.data.writers import write_atomically
@@ -73,7 +73,7 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
         chosen = str(spec)
     else:
         found = detect_spec(folder, dimensions) if spec == "auto" else load_spec(spec)
-        if found["name"] in {"folders", "files"}:
+        if found["name"] in PLAIN_LAYOUTS:
             found = {**found, "dimensions": dimensions}
         records = build_datalist(found, folder)[section]
         chosen = found["name"]
@@ -145,9 +145,7 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
     images = dict(_find_images(part["image"], folder, spec["dimensions"]))
     listed = _read_table(part["table"], folder, missing) if "table" in part else None
     if listed is not None:
-        for name in listed:
-            if name not in images:
-                missing.append(f"image of {name} ({part['image']})")
+        missing += [f"image of {name} ({part['image']})" for name in listed if name not in images]
     for name, image in images.items():
         if listed is not None and name not in listed:
             continue
@@ -230,7 +228,8 @@ def _read_table(table: dict[str, Any], folder: Path, missing: list[str]) -> list
         rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
     for column in (table["case_column"], *table["where"]):
         if rows and column not in rows[0]:
-            msg = f"{path.name} has the columns {', '.join(filter(None, rows[0]))}; expected {column!r}: mend the data spec."
+            columns = ", ".join(filter(None, rows[0]))
+            msg = f"{path.name} has the columns {columns}; expected {column!r}: mend the data spec."
             raise ValueError(msg)
     wanted = {column: str(value) for column, value in table["where"].items()}
     return [row[table["case_column"]] for row in rows if all(row[c] == v for c, v in wanted.items())]

@@ -22,7 +22,8 @@ class ImageFileReader(ImageReader):
     """Read a 2-D image file as (H, W) or (H, W, C) with the depth it was stored in.
 
     MONAI's PILReader gives (W, H) and squeezes 16-bit color through 8 bits; its ITKReader shows what is left of a
-    truncated JPEG. This one keeps rows first, keeps 16-bit and float PNG and TIFF as they are, and refuses broken files.
+    truncated JPEG. This one keeps rows first, keeps 16-bit and float PNG and TIFF as they are, and refuses broken
+    files.
 
     Raises:
         OSError: the file is truncated or no image.
@@ -31,11 +32,12 @@ class ImageFileReader(ImageReader):
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether all names end in an image suffix."""
         names = [filename] if isinstance(filename, (str, Path)) else filename
-        return all(suffix_of(str(name)).lower() in IMAGE_SUFFIXES for name in names)  # type: ignore[union-attr]
+        return all(suffix_of(str(name)).lower() in IMAGE_SUFFIXES for name in names)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[tuple[np.ndarray, str]]:
         """Return arrays and file names."""
-        names = [data] if isinstance(data, (str, Path)) else list(data)  # type: ignore[arg-type]
+        del kwargs
+        names = [data] if isinstance(data, (str, Path)) else list(data)
         return [(_read_array(Path(str(name))), str(name)) for name in names]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:

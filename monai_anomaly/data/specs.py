@@ -13,6 +13,9 @@ from monai_anomaly.checks import check_directory, did_you_mean
 
 Spec = dict[str, Any]
 
+PLAIN_LAYOUTS = ("folders", "files")
+"""Specs of no data set in particular, which serve images and volumes."""
+
 
 def specs_folder() -> Path:
     """Return the folder of the specs that come with the package, installed or checked out."""
@@ -36,7 +39,8 @@ def load_spec(name: str | Path) -> Spec:
         path = specs_folder() / f"{name}.yaml"
     if not path.is_file():
         known = list_specs()
-        msg = f"No data spec {str(name)!r}; expected a YAML file or one of {', '.join(known)}.{did_you_mean(str(name), known)}"
+        hint = did_you_mean(str(name), known)
+        msg = f"No data spec {str(name)!r}; expected a YAML file or one of {', '.join(known)}.{hint}"
         raise ValueError(msg)
     spec = yaml.safe_load(path.read_text())
     schema = json.loads((specs_folder() / "schema.json").read_text())
@@ -61,8 +65,7 @@ def detect_spec(root: str | Path, dimensions: int = 2) -> Spec:
     folder = check_directory("dataset_dir", root)
     for name in list_specs():
         spec = load_spec(name)
-        generic = name in {"folders", "files"}
-        if spec["detect"] and (generic or spec["dimensions"] == dimensions):
-            if all(any(folder.glob(pattern)) for pattern in spec["detect"]):
-                return {**spec, "dimensions": dimensions}
+        fits = spec["dimensions"] == dimensions or name in PLAIN_LAYOUTS
+        if fits and spec["detect"] and all(any(folder.glob(pattern)) for pattern in spec["detect"]):
+            return {**spec, "dimensions": dimensions}
     return {**load_spec("files"), "dimensions": dimensions}

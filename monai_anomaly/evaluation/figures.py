@@ -31,9 +31,18 @@ def _save(figure: Any, file: Path, dpi: int = 110) -> None:
     write_atomically(file, lambda path: figure.savefig(path, dpi=dpi))
 
 
-def show_slice(array: Tensor, slice_axis: int, index: int) -> np.ndarray:
-    """Return a slice (or the image itself) as (H, W, C), thinned to a panel's size; volumes with rows first."""
-    picture = array if array.ndim == 3 else array.select(slice_axis + 1, index).transpose(1, 2).flip(1)
+def rows_run_up(affine: Any, slice_axis: int) -> bool:
+    """Whether the rows of a volume's slice run toward the front or the top, so that a picture has to turn them over."""
+    row_axis = 1 if slice_axis == 2 else 2
+    direction = np.asarray(affine, dtype=float)[:3, row_axis]
+    return bool(direction[np.abs(direction).argmax()] > 0)
+
+
+def show_slice(array: Tensor, slice_axis: int, index: int, *, flip: bool = False) -> np.ndarray:
+    """Return a slice (or the image itself) as (H, W, C), thinned to a panel's size; ``flip`` turns a slice's rows over."""
+    picture = array if array.ndim == 3 else array.select(slice_axis + 1, index).transpose(1, 2)
+    if flip and array.ndim == 4:
+        picture = picture.flip(1)
     step = max(1, -(-max(picture.shape[1:]) // _MAX_SIDE))
     return picture[:, ::step, ::step].movedim(0, -1).float().numpy()
 
@@ -54,7 +63,7 @@ def most_anomalous_slice(anomaly_map: Tensor, label: Tensor | None, slice_axis: 
     return int(anomaly_map.mean(other).argmax())
 
 
-def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int = 2) -> None:
+def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int = 2, *, flip: bool = False) -> None:
     """Write the input beside the input under its map.
 
     Args:
@@ -62,10 +71,11 @@ def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int 
         image: (C, H, W) or (C, I, J, K), any scale.
         calibrated: (1, ...) in [0, 1].
         slice_axis: of volumes.
+        flip: turn a slice's rows over, see `rows_run_up`.
     """
     index = most_anomalous_slice(calibrated, None, slice_axis)
-    picture = _gray_or_color(show_slice(image, slice_axis, index))
-    heat = show_slice(calibrated, slice_axis, index)[..., 0]
+    picture = _gray_or_color(show_slice(image, slice_axis, index, flip=flip))
+    heat = show_slice(calibrated, slice_axis, index, flip=flip)[..., 0]
     figure, axes = _new_figure(2)
     for axis in axes:
         axis.imshow(picture)
@@ -80,9 +90,9 @@ def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int 
 def save_case_figure(file: Path, case: Case, calibrated: Tensor) -> None:
     """Write input, map, outline of the truth, and prediction (map beyond nearly all healthy pixels) of a case."""
     index = most_anomalous_slice(case.anomaly_map, case.label, case.slice_axis)
-    picture = _gray_or_color(show_slice(case.image, case.slice_axis, index))
-    heat = show_slice(calibrated, case.slice_axis, index)[..., 0]
-    truth = show_slice(case.label, case.slice_axis, index)[..., 0] > 0
+    picture = _gray_or_color(show_slice(case.image, case.slice_axis, index, flip=case.flip))
+    heat = show_slice(calibrated, case.slice_axis, index, flip=case.flip)[..., 0]
+    truth = show_slice(case.label, case.slice_axis, index, flip=case.flip)[..., 0] > 0
     figure, axes = _new_figure(4, (4.0, 3.4))
     titles = ("input" if case.image.ndim == 3 else f"input, slice {index}", "anomaly map", "truth", "prediction")
     for axis, title in zip(axes, titles, strict=True):

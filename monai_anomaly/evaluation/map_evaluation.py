@@ -21,7 +21,7 @@ from monai_anomaly.transforms.resize_images import resize_images
 
 @dataclass
 class Case:
-    """What is known of one case, arrays (C, ...) on the grid of the input file."""
+    """What is known of one case, arrays (C, ...) on the grid of the input file; ``flip`` as pictures need it."""
 
     name: str
     group: str
@@ -31,6 +31,7 @@ class Case:
     label: Tensor
     exclude: Tensor
     slice_axis: int = 2
+    flip: bool = False
 
 
 @dataclass(frozen=True)

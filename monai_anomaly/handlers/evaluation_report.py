@@ -10,6 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly.evaluation.figures import rows_run_up, save_case_figure
 from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
 from monai_anomaly.evaluation.report import write_report
 from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE, CASE
@@ -57,8 +58,6 @@ class EvaluationReport:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _add(self, engine: Engine) -> None:
-        from monai_anomaly.evaluation.figures import save_case_figure
-
         items: Sequence[Any] = engine.state.batch
         for item, output in zip(items, engine.state.output, strict=True):
             axis = self.slice_axis(item["raw"]) if callable(self.slice_axis) else self.slice_axis
@@ -71,6 +70,7 @@ class EvaluationReport:
                 label=convert_to_tensor(item["label"]).cpu(),
                 exclude=convert_to_tensor(item["exclude"]).cpu(),
                 slice_axis=axis,
+                flip=rows_run_up(item["raw"].affine, axis),
             )
             for evaluation in self.evaluations:
                 evaluation.add(case)

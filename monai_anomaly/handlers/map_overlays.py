@@ -8,7 +8,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
-from monai_anomaly.evaluation.figures import save_overlay
+from monai_anomaly.evaluation.figures import rows_run_up, save_overlay
 from monai_anomaly.keys import ANOMALY_MAP, CASE
 
 
@@ -51,4 +51,5 @@ class MapOverlays:
             axis = self.slice_axis(item[self.image_key]) if callable(self.slice_axis) else self.slice_axis
             if not self.is_calibrated:
                 anomaly_map = self.calibration(anomaly_map.to(self.calibration.levels.device)).cpu()
-            save_overlay(self.folder / f"{item[CASE]}_overlay.png", image, anomaly_map, axis)
+            flip = rows_run_up(item[self.image_key].affine, axis)
+            save_overlay(self.folder / f"{item[CASE]}_overlay.png", image, anomaly_map, axis, flip=flip)
