@@ -126,7 +126,8 @@ class StrictConfigWorkflow(ConfigWorkflow):
         """Return an override's value: text stays text where the config has text, else Python's or YAML's literal."""
         if key not in self.parser:
             known = sorted(_ids(self.parser.get()))
-            msg = f"The configs have no {key!r} to override.{did_you_mean(key, known)} Top ids: {', '.join(self.parser.get())}."
+            top = ", ".join(name for name in self.parser.get() if name != "_meta_")
+            msg = f"The configs have no {key!r} to override.{did_you_mean(key, known)} Top ids: {top}."
             raise ValueError(msg)
         current = self.parser[key]
         if not isinstance(value, str) or value.startswith(("$", "@", "%")):

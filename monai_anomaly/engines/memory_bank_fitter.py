@@ -89,6 +89,7 @@ class MemoryBankFitter(Trainer):
         self.network.eval()
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, int]:
+        del engine
         features = self._try(batchdata, self.network.features)  # type: ignore[arg-type]
         if features is not None:
             self._keep(features.movedim(1, -1).flatten(0, -2), len(batchdata["image"]))

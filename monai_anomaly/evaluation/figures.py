@@ -39,7 +39,7 @@ def rows_run_up(affine: Any, slice_axis: int) -> bool:
 
 
 def show_slice(array: Tensor, slice_axis: int, index: int, *, flip: bool = False) -> np.ndarray:
-    """Return a slice (or the image itself) as (H, W, C), thinned to a panel's size; ``flip`` turns a slice's rows over."""
+    """Return a slice, or the image itself, as (H, W, C), thinned to a panel's size; ``flip`` turns rows over."""
     picture = array if array.ndim == 3 else array.select(slice_axis + 1, index).transpose(1, 2)
     if flip and array.ndim == 4:
         picture = picture.flip(1)

@@ -32,7 +32,7 @@ class FailureReport:
 
     def __call__(self, engine: Engine) -> None:
         """Report."""
-        failures: list[tuple[str, str]] = engine.failures  # type: ignore[attr-defined]
+        failures: list[tuple[str, str]] = engine.failures
         if not failures:
             self.file.unlink(missing_ok=True)
             return
@@ -44,5 +44,6 @@ class FailureReport:
         write_atomically(self.file, write)
         shown = "; ".join(f"{case}: {reason}" for case, reason in failures[:3])
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
-        msg = f"{len(failures)} of {engine.state.epoch_length} cases failed, the others are done: {shown}{more}. All reasons: {self.file}"
+        counts = f"{len(failures)} of {engine.state.epoch_length} cases failed, the others are done"
+        msg = f"{counts}: {shown}{more}. All reasons: {self.file}"
         raise RuntimeError(msg)

@@ -93,7 +93,9 @@ class VolumeSliceInferer(SliceInferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return map volume and slice scores."""
         if inputs.ndim != 5:
-            msg = f"VolumeSliceInferer expects (B, C, I, J, K), got {tuple(inputs.shape)}; use AnomalyMapInferer for images."
+            msg = (
+                f"VolumeSliceInferer expects (B, C, I, J, K), got {tuple(inputs.shape)}; images need AnomalyMapInferer."
+            )
             raise ValueError(msg)
         affine = _affine_of(inputs)
         self.spatial_dim = self.axis_of(inputs)

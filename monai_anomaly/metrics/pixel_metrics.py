@@ -72,7 +72,7 @@ class PixelAveragePrecisionMetric(StreamingMetric):
 class BestDiceMetric(StreamingMetric):
     """Dice of all pixels pooled at the threshold that makes it largest, in [0, 1]; NaN without positives.
 
-    The threshold, chosen on the labels themselves, is left in ``threshold``: this is an upper bound, not a segmentation.
+    The threshold, chosen on the labels themselves, is left in ``threshold``: an upper bound, not a segmentation.
     """
 
     threshold = float("nan")
@@ -84,7 +84,7 @@ class BestDiceMetric(StreamingMetric):
 
 
 class BalancedAccuracyMetric(StreamingMetric):
-    """Mean of sensitivity and specificity at the threshold that makes it largest, in [0.5, 1]; left in ``threshold``."""
+    """Mean of sensitivity and specificity at the best ``threshold``, in [0.5, 1]; NaN without positives or negatives."""
 
     threshold = float("nan")
 

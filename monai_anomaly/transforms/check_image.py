@@ -29,7 +29,7 @@ def check_image(image: Tensor, num_channels: int | None = None, intensity_max: f
     plain = convert_to_tensor(image).float()
     num_bad = int((~torch.isfinite(plain)).sum())
     if num_bad:
-        msg = f"{num_bad} of {plain.numel()} values are NaN or infinite; expected finite values: repair or remove the file."
+        msg = f"{num_bad} of {plain.numel()} values are NaN or infinite; expected finite ones: mend or remove the file."
         raise ValueError(msg)
     if num_channels is not None and len(plain) != num_channels:
         msg = (

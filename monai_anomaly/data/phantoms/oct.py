@@ -84,7 +84,7 @@ def oct_phantom(
     retina = (rows >= top[:, None]) & (rows < membrane[:, None])
     _add_cysts(rng, lesions, image, label, membrane - 0.45 * thickness - rise - fluid - under, difficulty)
     image = _photograph(rng, image, top, difficulty)
-    affine = np.diag([0.012, -0.004, 0.12, 1.0])[[0, 1, 2, 3]]  # A-scans to the right, rows to the back, B-scans upward
+    affine = np.diag([0.012, -0.004, 0.12, 1.0])  # A-scans to the right, rows to the back, B-scans upward
     structures = {"bruchs_membrane": membrane.astype(np.float32), "retina": retina.astype(np.uint8)}
     return Phantom(image, label, KINDS, affine, structures)
 
@@ -92,7 +92,7 @@ def oct_phantom(
 def _elevations(
     rng: np.random.Generator, lesions: Sequence[str], shape: tuple[int, int, int], difficulty: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how far detachments, subretinal fluid and drusen lift what lies above them, in rows, (A-scans, B-scans)."""
+    """Return how far detachments, subretinal fluid and drusen lift what lies above them, in rows."""
     width, height, depth = shape
     lifts = {kind: np.zeros((width, depth)) for kind in ("PED", "SRF", "drusen")}
     sizes = {"PED": (0.13, 0.10), "SRF": (0.16, 0.08), "drusen": (0.035, 0.035)}

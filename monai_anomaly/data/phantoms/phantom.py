@@ -40,7 +40,9 @@ def check_lesions(lesions: Sequence[str], kinds: dict[str, int]) -> None:
         check_option("lesion", lesion, list(kinds))
 
 
-def smooth_noise(rng: np.random.Generator, shape: Sequence[int], scale: float | Sequence[float]) -> np.ndarray:
+def smooth_noise(
+    rng: np.random.Generator, shape: Sequence[int], scale: float | Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Return noise of mean 0 and standard deviation 1 whose structures are about ``scale`` voxels large."""
     scales = np.broadcast_to(np.asarray(scale, dtype=float), (len(shape),))
     # made on a coarse grid and enlarged: the cost does not grow with the scale
@@ -56,7 +58,10 @@ def smooth_noise(rng: np.random.Generator, shape: Sequence[int], scale: float | 
 
 
 def ellipsoid_distance(
-    shape: Sequence[int], center: Sequence[float], radii: Sequence[float], angle: float = 0.0
+    shape: Sequence[int],
+    center: Sequence[float] | np.ndarray,
+    radii: Sequence[float] | np.ndarray,
+    angle: float = 0.0,
 ) -> np.ndarray:
     """Return the distance from a center in units of the radii (1 on the surface), turned in the first two axes."""
     grids = np.ogrid[tuple(slice(0, n) for n in shape)]

@@ -91,7 +91,7 @@ class MemoryBank(ResizableBuffers):
     def search(self, queries: Tensor, num_neighbors: int | None = None) -> tuple[Tensor, Tensor]:
         """Return distances and row indices of the nearest rows, each (Q, num_neighbors)."""
         if not self.is_fitted:
-            msg = "The memory bank is empty: fit it on healthy images (train.yaml) or load a fitted checkpoint (--ckpt_path)."
+            msg = "The memory bank is empty: fit it on healthy images (train.yaml) or load a fitted one (--ckpt_path)."
             raise RuntimeError(msg)
         if self._coarse is None or self._coarse.origin.device != self.rows.device:
             self._coarse = CoarseBank(self.rows, self.precision)

@@ -86,7 +86,7 @@ def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | N
 
 
 class ResNet2d(nn.Module):
-    """A residual network for 2-D images with torchvision's attributes ``conv1 bn1 relu maxpool layer1…layer4 avgpool fc``.
+    """A residual network for 2-D images with torchvision's ``conv1 bn1 relu maxpool layer1…layer4 avgpool fc``.
 
     Args:
         name: one of `LAYOUTS`; "wide_resnet50_2" doubles the inner width of "resnet50".
@@ -128,8 +128,8 @@ class ResNet2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return class logits, (B, num_classes)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 

@@ -84,7 +84,7 @@ class ReSAD(nn.Module):
         self._provenance: Tensor
 
     def train(self, mode: bool = True) -> ReSAD:
-        """Set the mode; the feature extractor stays in evaluation mode, its batch statistics are part of its weights."""
+        """Set the mode; the feature extractor stays in evaluation mode: its batch statistics are weights."""
         super().train(mode)
         self.feature_extractor.eval()
         return self
