@@ -78,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(known: argparse.Namespace, rest: list[str]) -> None:
-    warnings.filterwarnings("ignore", message=".*GHSA-.*")
-    warnings.filterwarnings("ignore", message=".*arbitrary code.*")
+    for noise in (".*GHSA-.*", ".*arbitrary code.*", "NvImgCodecPydicomReader.*"):
+        warnings.filterwarnings("ignore", message=noise)
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     from monai_anomaly import workflows
 
     names = [*known.configs, *known.config]

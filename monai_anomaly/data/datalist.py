@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
     Raises:
         FileNotFoundError: no such folder, no case in the section, or missing files.
         TypeError: ``root`` is a number.
-        ValueError: an unknown spec or section.
+        ValueError: an unknown spec, or two files that would share one output.
     """
     folder = check_directory("dataset_dir", root)
     if str(spec).endswith(".json"):
@@ -84,6 +85,10 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
             f"test/images, or files ending in {' '.join(kinds)}: pass another --dataset_dir or --data_spec."
         )
         raise FileNotFoundError(msg)
+    twice = sorted(case for case, count in Counter(record["case"] for record in records).items() if count > 1)
+    if twice:
+        msg = f"Files that differ in their suffix alone would share one output: {', '.join(twice[:10])}; rename them."
+        raise ValueError(msg)
     logger.info("%s: %d %s cases by data spec %s", folder, len(records), section, chosen)
     return records
 

@@ -84,7 +84,7 @@ class BestDiceMetric(StreamingMetric):
 
 
 class BalancedAccuracyMetric(StreamingMetric):
-    """Mean of sensitivity and specificity at the best ``threshold``, in [0.5, 1]; NaN without positives or negatives."""
+    """Mean of sensitivity and specificity at the best ``threshold``, in [0.5, 1]; NaN without both kinds."""
 
     threshold = float("nan")
 

@@ -18,7 +18,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _QUERY_CHUNK, _BANK_CHUNK = 1024, 4096  # one product's result is 16 MiB
 _NUM_GROUPS = 32  # columns compared at once when the best of a product are sought
-_NUM_EXTRA = {"float32": 1, "bfloat16": 3, "int8": 7}  # candidates beyond the neighbors asked for
+_NUM_EXTRA = {"float32": 1, "bfloat16": 7, "int8": 7}  # candidates beyond the neighbors asked for
 
 
 def fastest_precision(device: torch.device) -> str:

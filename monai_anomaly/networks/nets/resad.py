@@ -77,7 +77,7 @@ class ReSAD(nn.Module):
         self.feature_extractor = MultiLevelFeatures(ResNet2d(backbone, in_channels), levels, pooling_size)
         self.feature_extractor.requires_grad_(False)
         self.combination = RegionSpatialCombination(radius, attention, temperature)
-        self.smoothing = GaussianFilter(2, smoothing_sigma) if smoothing_sigma else nn.Identity()
+        self.smoothing = GaussianFilter(2, smoothing_sigma) if smoothing_sigma else None
         self.memory_bank = MemoryBank() if memory_bank is None else memory_bank
         self.calibration = HealthyCalibration()
         self.register_buffer("_provenance", torch.zeros(_PROVENANCE_BYTES, dtype=torch.uint8))
@@ -151,7 +151,9 @@ class ReSAD(nn.Module):
     def _to_map(self, distances: Tensor, images: Tensor) -> Tensor:
         """Return distances (B, h, w) at the images' resolution, with the images' metadata."""
         size = tuple(images.shape[-2:])
-        anomaly_map = self.smoothing(F.interpolate(distances[:, None], size, mode="bilinear", align_corners=False))
+        anomaly_map = F.interpolate(distances[:, None], size, mode="bilinear", align_corners=False)
+        if self.smoothing is not None:  # the filter pads with zeros: dividing by the weights inside keeps the border
+            anomaly_map = self.smoothing(anomaly_map) / self.smoothing(torch.ones_like(anomaly_map[:1]))
         return convert_to_dst_type(anomaly_map, images, dtype=torch.float32)[0]
 
     def _reweight(self, vector: Tensor, nearest: Tensor) -> Tensor:

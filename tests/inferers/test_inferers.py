@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SliceInferer
+
+from monai_anomaly.inferers import AnomalyMapInferer, VolumeSliceInferer
+from monai_anomaly.inferers.volume_slice import find_slice_axis
+
+
+def detector_of_slices(x):
+    """A detector whose map depends on place and value, so that a wrong axis shows."""
+    ramp = torch.linspace(0, 1, x.shape[-1])
+    return x[:, :1] ** 2 + x.mean((1, 2, 3), keepdim=True) * ramp
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_volume_is_the_stack_of_its_slices(axis, batch):
+    volume = torch.rand(batch, 2, 33, 40, 36)
+    found = VolumeSliceInferer(axis)(volume, detector_of_slices)
+    stacked = torch.stack([detector_of_slices(s) for s in volume.unbind(axis + 2)], axis + 2)
+    torch.testing.assert_close(found["anomaly_map"], stacked)
+    expected = stacked.movedim(axis + 2, 1).flatten(2).amax(2)
+    torch.testing.assert_close(found["anomaly_score"], expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_resized_volume_is_the_stack_of_resized_slices(axis, detector):
+    volume = torch.rand(1, 3, 33, 40, 36)
+    found = VolumeSliceInferer(axis, image_size=(64, 64))(volume, detector)["anomaly_map"]
+    from monai_anomaly.transforms import resize_images
+
+    for index in (0, 7):
+        alone = volume.select(axis + 2, index)
+        expected = resize_images(detector(resize_images(alone, (64, 64))), alone.shape[-2:])
+        torch.testing.assert_close(found.select(axis + 2, index), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_monais_own_slice_inferer_agrees():
+    volume = torch.rand(1, 1, 40, 40, 5)
+    theirs = SliceInferer(spatial_dim=2, roi_size=(-1, -1))(volume, detector_of_slices)
+    torch.testing.assert_close(VolumeSliceInferer(2)(volume, detector_of_slices)["anomaly_map"], theirs)
+
+
+def test_axis_by_anatomy_follows_the_affine():
+    las = np.diag([-1.0, 1, 1, 1])
+    turned = np.array([[0, 0, 3, 0], [0, -2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    assert [find_slice_axis(p, las) for p in ("sagittal", "coronal", "axial", "R", "A", "I", 1)] == [0, 1, 2, 0, 1, 2, 1]
+    assert [find_slice_axis(p, turned) for p in ("sagittal", "coronal", "axial")] == [2, 1, 0]
+    volume = MetaTensor(torch.rand(1, 1, 33, 40, 36), affine=torch.from_numpy(turned))
+    found = VolumeSliceInferer("axial")(volume, detector_of_slices)
+    assert found["anomaly_score"].shape == (1, 33)
+    assert torch.equal(found["anomaly_map"].affine, volume.affine)
+
+
+def test_slices_that_cannot_be_meant_are_refused():
+    volume = MetaTensor(torch.rand(1, 1, 48, 40, 5), affine=torch.diag(torch.tensor([0.5, 0.5, 3, 1]).double()))
+    with pytest.raises(ValueError, match=r"slice_axis 1 gives 40 slices of 48 x 5; .* did you mean slice_axis 2\?"):
+        VolumeSliceInferer(1)(volume, detector_of_slices)
+    with pytest.raises(ValueError, match="expected 48 x 48"):
+        VolumeSliceInferer(2, in_plane_size=(48, 48))(volume, detector_of_slices)
+    with pytest.raises(ValueError, match="spacing of 0.5 x 0.5 mm; expected 1 x 1 mm"):
+        VolumeSliceInferer(2, in_plane_spacing_mm=(1, 1))(volume, detector_of_slices)
+    VolumeSliceInferer(2, in_plane_size=(48, 40), in_plane_spacing_mm=(0.5, 0.5))(volume, detector_of_slices)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="Did you mean 'axial'"):
+        VolumeSliceInferer("axia")
+    with pytest.raises(ValueError, match="slice_axis must be one of"):
+        VolumeSliceInferer(3)
+    with pytest.raises(ValueError, match=r"expects \(B, C, I, J, K\)"):
+        VolumeSliceInferer(2)(torch.rand(1, 1, 8, 8), detector_of_slices)
+    with pytest.raises(ValueError, match="needs a volume with an affine"):
+        VolumeSliceInferer("axial")(torch.rand(1, 1, 40, 40, 40), detector_of_slices)
+
+
+def test_images(detector):
+    x = torch.rand(2, 3, 64, 64)
+    found = AnomalyMapInferer()(x, detector)
+    assert torch.equal(found["anomaly_map"], detector(x))
+    torch.testing.assert_close(found["anomaly_score"], found["anomaly_map"].amax((1, 2, 3)))
+    detector.reweight_neighbors = 3
+    scored = AnomalyMapInferer(network_score=True)(x, detector)
+    assert (scored["anomaly_score"] < found["anomaly_score"]).all()
+    with pytest.raises(ValueError, match="top_k"):
+        AnomalyMapInferer(0)
