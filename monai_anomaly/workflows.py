@@ -168,7 +168,7 @@ def check_bundle(bundle: Path, schema: Path | None = None) -> list[str]:
     if missing:
         msg = f"{bundle.name} lacks {', '.join(missing)}."
         raise ValueError(msg)
-    meta = json.loads((bundle / "configs" / "metadata.json").read_text())
+    meta = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
     if meta.get("version") not in meta.get("changelog", {}):
         msg = f"{bundle.name}: version {meta.get('version')!r} is not in the changelog."
         raise ValueError(msg)

@@ -118,12 +118,12 @@ def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> No
         ]
         for section, records in datalist.items()
     }
-    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(plain, indent=4) + "\n"))
+    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(plain, indent=4) + "\n", encoding="utf-8"))
 
 
 def _read_json(file: Path, folder: Path) -> Datalist:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         msg = f"The datalist {str(file)!r} does not exist; write one with `python -m monai_anomaly datalist`."
         raise FileNotFoundError(msg) from error

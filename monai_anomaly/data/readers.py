@@ -11,11 +11,11 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
 
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+_PLAIN_MODES = {"1": "L", "LA": "L", "P": "RGB", "CMYK": "RGB", "RGBA": "RGB", "YCbCr": "RGB"}
 
 
 class ImageFileReader(ImageReader):
@@ -34,16 +34,15 @@ class ImageFileReader(ImageReader):
         names = [filename] if isinstance(filename, (str, Path)) else filename
         return all(suffix_of(str(name)).lower() in IMAGE_SUFFIXES for name in names)
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[tuple[np.ndarray, str]]:
-        """Return arrays and file names."""
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path]:
+        """Return the files; they are opened by `get_data`, since LoadImage would try other readers after an error here."""
         del kwargs
         names = [data] if isinstance(data, (str, Path)) else list(data)
-        return [(_read_array(Path(str(name))), str(name)) for name in names]
+        return [Path(str(name)) for name in names]
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: list[Path]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array, several files stacked as channels, and its metadata."""
-        images = img if isinstance(img, list) else [img]
-        arrays = [array for array, _ in images]
+        arrays = [_read_array(path) for path in img]
         data = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: np.eye(4),
@@ -51,22 +50,27 @@ class ImageFileReader(ImageReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.SPATIAL_SHAPE: np.asarray(data.shape[:2]),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if data.ndim == 2 else -1,
-            "filename_or_obj": images[0][1],
+            "filename_or_obj": str(img[0]),
         }
         return data, meta
 
 
 def _read_array(path: Path) -> np.ndarray:
-    if path.suffix.lower() in _DEEP_SUFFIXES:
-        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if array is not None and (array.dtype != np.uint8 or array.ndim == 2):
-            return array[..., ::-1].copy() if array.ndim == 3 and array.shape[2] == 3 else array
     try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode in {"1", "P", "CMYK", "LA", "RGBA", "YCbCr"}:
-                image = image.convert("L" if image.mode in {"1", "LA"} else "RGB")  # noqa: PLW2901
-            return np.array(image)
-    except OSError as error:
-        msg = f"{path.name} cannot be read ({error}); expected a whole image file: copy or export it again."
-        raise OSError(msg) from error
+        with path.open("rb") as file, Image.open(file) as image:
+            if not any("16" in str(tile[3]) for tile in image.tile):  # Pillow squeezes deep color through 8 bits
+                image.load()
+                plain = image.convert(_PLAIN_MODES[image.mode]) if image.mode in _PLAIN_MODES else image
+                return np.array(plain)
+    except UnidentifiedImageError:
+        pass  # some deep TIFF files
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise _unreadable(path, "no known image format")
+    return array[..., ::-1].copy() if array.ndim == 3 and array.shape[2] == 3 else array
+
+
+def _unreadable(path: Path, reason: object) -> OSError:
+    return OSError(f"{path.name} cannot be read ({reason}); expected a whole image file: copy or export it again.")

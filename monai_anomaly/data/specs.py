@@ -42,8 +42,8 @@ def load_spec(name: str | Path) -> Spec:
         hint = did_you_mean(str(name), known)
         msg = f"No data spec {str(name)!r}; expected a YAML file or one of {', '.join(known)}.{hint}"
         raise ValueError(msg)
-    spec = yaml.safe_load(path.read_text())
-    schema = json.loads((specs_folder() / "schema.json").read_text())
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    schema = json.loads((specs_folder() / "schema.json").read_text(encoding="utf-8"))
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(spec), key=lambda error: list(error.path))
     if errors:
         listed = "; ".join(f"{'.'.join(map(str, error.path)) or 'the spec'}: {error.message}" for error in errors)

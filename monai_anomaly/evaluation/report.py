@@ -38,7 +38,7 @@ def write_report(folder: Path, evaluations: Sequence[MapEvaluation], notes: Sequ
         lines += ["", "## Cases", ""]
         lines += [f"![{p.stem}](<{p.relative_to(folder).as_posix()}>)" for p in pictures]
     text = "\n".join(lines) + "\n"
-    return write_atomically(folder / "report.md", lambda path: path.write_text(text))
+    return write_atomically(folder / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> list[str]:
@@ -98,7 +98,7 @@ def write_csv(file: Path, rows: Sequence[Row]) -> None:
     """Write rows that share their columns; NaN as an empty cell."""
 
     def write(path: Path) -> None:
-        with path.open("w", newline="") as handle:
+        with path.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows({key: "" if _is_nan(value) else value for key, value in row.items()} for row in rows)

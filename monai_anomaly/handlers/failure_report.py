@@ -38,7 +38,7 @@ class FailureReport:
             return
 
         def write(path: Path) -> None:
-            with path.open("w", newline="") as file:
+            with path.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("case", "reason"), *failures])
 
         write_atomically(self.file, write)

@@ -54,7 +54,7 @@ class ScoreTable:
 
 def _write_csv(file: Path, rows: list[tuple[Any, ...]]) -> None:
     def write(path: Path) -> None:
-        with path.open("w", newline="") as handle:
+        with path.open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows(rows)
 
     write_atomically(file, write)

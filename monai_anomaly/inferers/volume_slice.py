@@ -32,8 +32,9 @@ def find_slice_axis(slice_axis: int | str, affine: Any = None) -> int:
         ValueError: no such axis, or a code or plane without an affine.
     """
     codes = "".join(PLANES.values())
+    slice_axis = int(slice_axis) if str(slice_axis).isdigit() else slice_axis  # command lines give text
     check_option("slice_axis", slice_axis, (0, 1, 2, *codes, *PLANES))
-    if isinstance(slice_axis, int):
+    if not isinstance(slice_axis, str):
         return slice_axis
     if affine is None:
         msg = f"slice_axis {slice_axis!r} needs a volume with an affine; give the axis as 0, 1 or 2 instead."

@@ -46,10 +46,8 @@ def test_truncated_files_are_refused(tmp_path, suffix):
     file = tmp_path / f"x.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(RuntimeError):
-        load(file)
     with pytest.raises(OSError, match="cannot be read"):
-        ImageFileReader().read(file)
+        load(file)
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):
@@ -134,6 +132,6 @@ def test_slice_errors():
     with pytest.raises(ValueError, match="Did you mean 'healthy'"):
         SliceDataset(Volumes(), keep="helthy")
     with pytest.raises(ValueError, match="None of the 2 volumes has a slice to keep"):
-        SliceDataset(torch.utils.data.Subset(Volumes(), [0, 1]), min_content_fraction=1.0)
+        SliceDataset([{"image": torch.zeros(1, 4, 4, 4)}] * 2)
     with pytest.raises(ValueError, match="step"):
         SliceDataset(Volumes(), step=0)

@@ -151,7 +151,7 @@ def write_volume(file: Path, volume: np.ndarray, affine: np.ndarray) -> None:
 
 def _write_rows(file: Path, rows: list[list[str]]) -> None:
     def write(path: Path) -> None:
-        with path.open("w", newline="") as handle:
+        with path.open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows(rows)
 
     write_atomically(file, write)
