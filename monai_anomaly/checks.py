@@ -153,9 +153,7 @@ def root_cause(error: BaseException) -> str:
     while id(error) not in seen:
         seen.add(id(error))
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if inner is None or (
-            isinstance(error, (ValueError, TypeError, FileNotFoundError, PermissionError)) and _is_ours(error)
-        ):
+        if inner is None or _is_ours(error):
             break
         error = inner
     text = " ".join(str(error).split())

@@ -39,7 +39,7 @@ class MemoryBankFitter(Trainer):
         max_rows: vectors the coreset is picked from, at most; None for all, as in the papers.
         memory_gb: of features held at most, in 10^9 bytes; None for no bound.
         seed: of the subset, the projection and the first pick.
-        train_handlers: MONAI or ignite handlers; a CheckpointSaver with ``save_final`` stores the result.
+        train_handlers: MONAI or ignite handlers; a `FittedCheckpoint` stores the result.
 
     Raises:
         ValueError: numbers out of range.

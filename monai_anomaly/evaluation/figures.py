@@ -132,6 +132,7 @@ def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tup
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (area)")
     recall_axis.set(xlabel="recall", ylabel="precision", title="precision-recall (area)", xlim=(0, 1), ylim=(0, 1))
     for axis in (roc, recall_axis):
-        axis.legend(fontsize=7)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     _save(figure, file)

@@ -2,7 +2,8 @@
 
 from .evaluation_report import EvaluationReport
 from .failure_report import FailureReport
+from .fitted_checkpoint import FittedCheckpoint
 from .map_overlays import MapOverlays
 from .score_table import ScoreTable
 
-__all__ = ["EvaluationReport", "FailureReport", "MapOverlays", "ScoreTable"]
+__all__ = ["EvaluationReport", "FailureReport", "FittedCheckpoint", "MapOverlays", "ScoreTable"]

@@ -139,7 +139,7 @@ def test_evaluate_writes_a_report(fundus_dir, run, tmp_path, overlay):
     model, out = tmp_path / "model", tmp_path / "out"
     run(["train", *overlay], dataset_dir=str(fundus_dir), ckpt_dir=str(model))
     run(["train", "evaluate", *overlay], dataset_dir=str(fundus_dir), ckpt_dir=str(model), output_dir=str(out))
-    report = (out / "report.md").read_text()
+    report = (out / "report.md").read_text(encoding="utf-8")
     name = "PatchCore" if overlay else "ReSAD"
     assert report.startswith(f"# Evaluation of {name}")
     assert "untrained" in report
@@ -200,7 +200,7 @@ def test_zoo_checks_find_what_is_missing(tmp_path):
     copy = tmp_path / "bundle"
     shutil.copytree(find_bundle("resad"), copy)
     meta = copy / "configs" / "metadata.json"
-    meta.write_text(meta.read_text().replace('"version": "0.1.0"', '"version": "9"'))
+    meta.write_text(meta.read_text(encoding="utf-8").replace('"version": "0.1.0"', '"version": "9"'))
     with pytest.raises(ValueError, match="version '9' is not in the changelog"):
         check_bundle(copy)
     (copy / "LICENSE").unlink()
@@ -270,7 +270,7 @@ class TestBadInput:
         reasons = self.failures(out)
         assert "has the size 50 x 60, the image 96 x 128" in reasons[f"test/images/{first.stem}"]
         assert "holds 77, expected only 0, 1, 255" in reasons["test/images/other"]
-        assert "2 cases failed" in (out / "report.md").read_text()
+        assert "2 cases failed" in (out / "report.md").read_text(encoding="utf-8")
 
     def test_bad_images_in_training_are_reported_and_the_rest_is_fitted(self, run, fundus_dir, tmp_path):
         data = tmp_path / "data"
