@@ -15,7 +15,6 @@ import yaml
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
-from monai_anomaly.networks.blocks.wide_resnet import imagenet_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,6 @@ __all__ = [
     "config_files",
     "find_bundle",
     "guard",
-    "imagenet_statistics",
     "list_bundles",
 ]
 

@@ -35,7 +35,7 @@ class ImageFileReader(ImageReader):
         return all(suffix_of(str(name)).lower() in IMAGE_SUFFIXES for name in names)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> list[Path]:
-        """Return the files; they are opened by `get_data`, since LoadImage would try other readers after an error here."""
+        """Return the files; `get_data` opens them, since LoadImage would try other readers after an error here."""
         del kwargs
         names = [data] if isinstance(data, (str, Path)) else list(data)
         return [Path(str(name)) for name in names]

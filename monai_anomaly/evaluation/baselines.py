@@ -49,8 +49,9 @@ def _equalize(mean: Tensor) -> Tensor:
     if not bool(inside.any()):
         return torch.zeros_like(mean)
     values = np.sort(mean[inside].numpy())
-    levels = values[np.linspace(0, len(values) - 1, 1024).astype(int)]
-    ranks = np.interp(mean.numpy(), levels, np.linspace(0, 1, 1024))
+    count = min(1024, len(values))
+    levels = values[np.linspace(0, len(values) - 1, count).astype(int)]
+    ranks = np.interp(mean.numpy(), levels, np.linspace(0, 1, count))
     return torch.from_numpy(ranks).float() * inside
 
 

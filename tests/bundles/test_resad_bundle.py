@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
@@ -24,6 +24,11 @@ def read_csv(file):
         return list(csv.DictReader(handle))
 
 
+def read_map(file):
+    with Image.open(file) as image:
+        return np.array(image)
+
+
 def test_checkpoint_is_plain_and_says_that_features_are_untrained(fundus_model):
     state = torch.load(fundus_model, weights_only=True)
     assert state["memory_bank.rows"].shape[1] == 384
@@ -36,11 +41,11 @@ def test_inference_writes_maps_on_the_input_grid(fundus_dir, fundus_model, run, 
     cases = sorted((fundus_dir / "test" / "images").iterdir())
     assert len(cases) == 2
     for case in cases:
-        anomaly_map = Image.open(tmp_path / "test" / "images" / f"{case.stem}_anomaly_map.tif")
-        assert anomaly_map.mode == "F"
-        assert anomaly_map.size == Image.open(case).size
-        assert np.isfinite(np.array(anomaly_map)).all()
-        assert np.array(anomaly_map).std() > 0
+        anomaly_map = read_map(tmp_path / "test" / "images" / f"{case.stem}_anomaly_map.tif")
+        assert anomaly_map.dtype == np.float32
+        assert anomaly_map.shape == read_map(case).shape[:2]
+        assert np.isfinite(anomaly_map).all()
+        assert anomaly_map.std() > 0
         assert (tmp_path / "test" / "images" / f"{case.stem}_overlay.png").stat().st_size > 5_000
     rows = read_csv(tmp_path / "scores.csv")
     assert [row["case"] for row in rows] == [f"test/images/{case.stem}" for case in cases]
@@ -55,15 +60,21 @@ def test_the_map_is_not_transposed(fundus_dir, fundus_model, run, tmp_path):
     write_picture(tmp_path / "data" / "wide.png", picture)
     out = tmp_path / "out"
     run(["inference"], dataset_dir=str(tmp_path / "data"), output_dir=str(out), ckpt_path=str(fundus_model))
-    anomaly_map = np.array(Image.open(out / "wide_anomaly_map.tif"))
+    anomaly_map = read_map(out / "wide_anomaly_map.tif")
     assert anomaly_map.shape == (96, 160)
     inside, total = anomaly_map[12:44, 100:140].mean(), anomaly_map.mean()
     assert inside > 1.1 * total
 
 
 def test_calibrated_maps_are_in_the_unit_range(fundus_dir, fundus_model, run, tmp_path):
-    run(["inference"], dataset_dir=str(fundus_dir), output_dir=str(tmp_path), ckpt_path=str(fundus_model), calibrated="True")
-    values = np.array(Image.open(next(tmp_path.rglob("*_anomaly_map.tif"))))
+    run(
+        ["inference"],
+        dataset_dir=str(fundus_dir),
+        output_dir=str(tmp_path),
+        ckpt_path=str(fundus_model),
+        calibrated="True",
+    )
+    values = read_map(next(tmp_path.rglob("*_anomaly_map.tif")))
     assert values.min() >= 0
     assert values.max() <= 1
 
@@ -81,11 +92,11 @@ def test_volume_maps_keep_shape_and_affine(volume_model, run, tmp_path, rng, suf
     volume = rng.gamma(2, 50, (40, 48, 3)).astype(np.float32)
     file = tmp_path / "data" / f"scan{suffix}"
     if suffix == ".mhd":
-        image = sitk.GetImageFromArray(volume.transpose(2, 1, 0))
+        image = SimpleITK.GetImageFromArray(volume.transpose(2, 1, 0))
         image.SetSpacing((0.5, 0.7, 2.0))
         image.SetOrigin((3, -4, 5))
         file.parent.mkdir()
-        sitk.WriteImage(image, str(file))
+        SimpleITK.WriteImage(image, str(file))
         expected = np.diag([-0.5, -0.7, 2.0, 1])
         expected[:3, 3] = (-3, 4, 5)
     else:
@@ -101,8 +112,8 @@ def test_volume_maps_keep_shape_and_affine(volume_model, run, tmp_path, rng, suf
     written = nib.load(tmp_path / "out" / "scan_anomaly_map.nii.gz")
     assert written.shape == (40, 48, 3)
     np.testing.assert_allclose(written.affine, expected, atol=1e-5)
-    back = sitk.ReadImage(str(tmp_path / "out" / "scan_anomaly_map.nii.gz"))
-    source = sitk.ReadImage(str(file))
+    back = SimpleITK.ReadImage(str(tmp_path / "out" / "scan_anomaly_map.nii.gz"))
+    source = SimpleITK.ReadImage(str(file))
     np.testing.assert_allclose(back.GetOrigin(), source.GetOrigin(), atol=1e-4)
     np.testing.assert_allclose(back.GetDirection(), source.GetDirection(), atol=1e-5)
     np.testing.assert_allclose(back.GetSpacing(), source.GetSpacing(), atol=1e-5)
@@ -112,9 +123,9 @@ def test_volume_maps_keep_shape_and_affine(volume_model, run, tmp_path, rng, suf
 def test_dicom_series_as_a_volume(volume_model, run, tmp_path, rng):
     folder = tmp_path / "data" / "series"
     folder.mkdir(parents=True)
-    volume = sitk.GetImageFromArray(rng.integers(0, 1000, (3, 40, 48)).astype(np.int16))
+    volume = SimpleITK.GetImageFromArray(rng.integers(0, 1000, (3, 40, 48)).astype(np.int16))
     volume.SetSpacing((0.5, 0.5, 3.0))
-    writer = sitk.ImageFileWriter()
+    writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for index in range(3):
         one = volume[:, :, index]
@@ -147,7 +158,9 @@ def test_evaluate_writes_a_report(fundus_dir, run, tmp_path, overlay):
         rows = read_csv(out / f"{protocol}_pooled.csv")
         assert [row["method"] for row in rows][:3] == [name, "constant", "random"]
         assert float(rows[1]["pixel_auroc"]) == pytest.approx(0.5)
-        assert {"white top-hat", "black top-hat", "larger top-hat", "equalized intensity"} <= {r["method"] for r in rows}
+        assert {"white top-hat", "black top-hat", "larger top-hat", "equalized intensity"} <= {
+            r["method"] for r in rows
+        }
         summary = {row["measure"]: row for row in read_csv(out / f"{protocol}_summary.csv")}
         assert (summary["pixel_auroc"]["num_cases"], summary["pixel_auroc"]["num_left_out"]) == ("1", "1")
         assert (out / f"{protocol}_curves.png").stat().st_size > 10_000
@@ -193,7 +206,12 @@ def test_workflow_properties(configs, kind, extra, fundus_dir, volume_dir, fundu
 def test_zoo_checks():
     assert len(list_bundles()) >= 1
     for bundle in list_bundles():
-        assert check_bundle(bundle, SCHEMA) == ["files", "version and changelog", "metadata schema", "network input and output"]
+        assert check_bundle(bundle, SCHEMA) == [
+            "files",
+            "version and changelog",
+            "metadata schema",
+            "network input and output",
+        ]
 
 
 def test_zoo_checks_find_what_is_missing(tmp_path):
@@ -224,7 +242,7 @@ class TestBadInput:
         data.mkdir()
         shutil.copy(good, data / "a_good.jpg")
         (data / "b_truncated.jpg").write_bytes(good.read_bytes()[:2000])
-        Image.open(good).convert("L").save(data / "c_gray.png")
+        Image.fromarray(read_map(good)[..., 0]).save(data / "c_gray.png")
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(data / "d_black.png")
         Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(data / "e_nan.tif")
         shutil.copy(good, data / "f_good.jpg")

@@ -71,7 +71,9 @@ def test_adam_splits_by_lesion_masks_whatever_the_folder(tmp_path):
     assert label_rules(root) == {"values": None, "polarity": "auto"}
 
 
-@pytest.mark.parametrize(("spec", "section", "group", "count"), [("idrid", "training", "normal", 134), ("adam", "test", "abnormal", 118)])
+@pytest.mark.parametrize(
+    ("spec", "section", "group", "count"), [("idrid", "training", "normal", 134), ("adam", "test", "abnormal", 118)]
+)
 def test_specs_tell_the_papers_counts(spec, section, group, count):
     told = load_spec(spec)["paper_counts"]
     assert any((n["section"], n["group"], n["count"]) == (section, group, count) and n["derived"] for n in told)

@@ -46,7 +46,15 @@ def test_monais_own_slice_inferer_agrees():
 def test_axis_by_anatomy_follows_the_affine():
     las = np.diag([-1.0, 1, 1, 1])
     turned = np.array([[0, 0, 3, 0], [0, -2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
-    assert [find_slice_axis(p, las) for p in ("sagittal", "coronal", "axial", "R", "A", "I", 1)] == [0, 1, 2, 0, 1, 2, 1]
+    assert [find_slice_axis(p, las) for p in ("sagittal", "coronal", "axial", "R", "A", "I", 1)] == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+        1,
+    ]
     assert [find_slice_axis(p, turned) for p in ("sagittal", "coronal", "axial")] == [2, 1, 0]
     volume = MetaTensor(torch.rand(1, 1, 33, 40, 36), affine=torch.from_numpy(turned))
     found = VolumeSliceInferer("axial")(volume, detector_of_slices)

@@ -16,7 +16,13 @@ from monai_anomaly.metrics import (
     ScoreDistribution,
 )
 
-METRICS = (PixelROCAUCMetric, PixelAveragePrecisionMetric, BestDiceMetric, BalancedAccuracyMetric, PerRegionOverlapMetric)
+METRICS = (
+    PixelROCAUCMetric,
+    PixelAveragePrecisionMetric,
+    BestDiceMetric,
+    BalancedAccuracyMetric,
+    PerRegionOverlapMetric,
+)
 
 
 def stream(metric, scores, labels, step=100_003):

@@ -27,10 +27,14 @@ def plain_greedy(features, num_centers, start=0):
 def clustered(num_rows, num_dims, seed=0):
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(20, num_dims, generator=generator) * 5
-    return centers[torch.randint(20, (num_rows,), generator=generator)] + torch.randn(num_rows, num_dims, generator=generator)
+    return centers[torch.randint(20, (num_rows,), generator=generator)] + torch.randn(
+        num_rows, num_dims, generator=generator
+    )
 
 
-@pytest.mark.parametrize(("num_rows", "num_centers", "block_size"), [(60, 60, 7), (3000, 400, None), (2000, 150, 64), (500, 1, None)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_centers", "block_size"), [(60, 60, 7), (3000, 400, None), (2000, 150, 64), (500, 1, None)]
+)
 def test_picks_are_those_of_the_plain_greedy(num_rows, num_centers, block_size):
     features = clustered(num_rows, 24)
     found = k_center_greedy(features, num_centers, start=5, block_size=block_size)

@@ -1,4 +1,4 @@
-"""ReSAD's equations (Niu et al. 2023) and PatchCore's Eq. 7 (Roth et al. 2022) against loops written from the papers."""
+"""ReSAD's equations (Niu et al. 2023) and PatchCore's Eq. 7 (Roth et al. 2022) against loops from the papers."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_eq_2_concatenates_stage_2_and_upscaled_stage_3():
 
 def naive_region(features: torch.Tensor, radius: int) -> torch.Tensor:
     """Eq. 3: the mean of all pixels within the radius, weights falling linearly with the distance."""
-    channels, height, width = features.shape
+    _, height, width = features.shape
     out = torch.zeros_like(features)
     for i in range(height):
         for j in range(width):
@@ -77,7 +77,8 @@ def naive_attention(features: torch.Tensor, reading: str, temperature: float) ->
             g = torch.stack([torch.dot(row, other) for other in rows])
             g = g / math.sqrt(len(row)) if reading == "scaled" else g
         weights = torch.softmax(g, 0)
-        result[i] = row * weights[i] if reading == "diagonal" else sum(w * other for w, other in zip(weights, rows))
+        mean = sum(w * other for w, other in zip(weights, rows, strict=True))
+        result[i] = row * weights[i] if reading == "diagonal" else mean
     return result.T.reshape(features.shape)
 
 
@@ -141,7 +142,9 @@ def test_eq_7_distance_to_the_nearest_row_interpolated():
 
 
 def test_patchcore_eq_7_reweights_the_score():
-    network = ReSAD(backbone="resnet18", radius=0, attention="none", reweight_neighbors=3).load_backbone("random").eval()
+    network = (
+        ReSAD(backbone="resnet18", radius=0, attention="none", reweight_neighbors=3).load_backbone("random").eval()
+    )
     network.memory_bank = MemoryBank(torch.rand(10, 384) * 0.2)
     x = torch.rand(1, 3, 64, 64)
     _, score = network.map_and_score(x)

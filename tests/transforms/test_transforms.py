@@ -70,7 +70,9 @@ def test_field_of_view_of_phantoms(seed):
     found = field_of_view_mask(torch.from_numpy(phantom.image).permute(2, 0, 1), margin_fraction=0)
     truth = torch.from_numpy(phantom.structures["field_of_view"])[None] > 0
     assert (found & truth).sum() * 2 / (found.sum() + truth.sum()) > 0.97
-    shaved = FieldOfViewMaskd("image", margin_fraction=0.02)({"image": torch.from_numpy(phantom.image).permute(2, 0, 1)})
+    shaved = FieldOfViewMaskd("image", margin_fraction=0.02)(
+        {"image": torch.from_numpy(phantom.image).permute(2, 0, 1)}
+    )
     assert shaved["field_of_view"].sum() < found.sum()
     assert shaved["field_of_view"].shape == (1, 256, 384)
 

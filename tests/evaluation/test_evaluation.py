@@ -1,0 +1,148 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from monai_anomaly.evaluation import (
+    Case,
+    MapEvaluation,
+    Protocol,
+    bootstrap_interval,
+    summarize,
+    trivial_maps,
+    write_report,
+)
+from monai_anomaly.evaluation.figures import most_anomalous_slice, rows_run_up, save_overlay, show_slice
+from monai_anomaly.evaluation.report import markdown_table
+
+
+def make_case(name="a", lesion=True, shape=(40, 60), **more):
+    label = torch.zeros(1, *shape)
+    if lesion:
+        label[0, 10:14, 20:26] = 1
+    anomaly_map = label * 5 + torch.rand(1, *shape, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(3, *shape, generator=torch.Generator().manual_seed(2)) * 200 + 20
+    settings = {"group": "abnormal" if lesion else "normal", "exclude": torch.zeros(1, *shape), **more}
+    return Case(
+        name=name, image=image, anomaly_map=anomaly_map, score=float(anomaly_map.max()), label=label, **settings
+    )
+
+
+def test_a_perfect_map_and_the_trivial_ones():
+    evaluation = MapEvaluation(Protocol("all"), "perfect")
+    evaluation.add(make_case("a"))
+    evaluation.add(make_case("b", lesion=False))
+    rows = {row["method"]: row for row in evaluation.pooled_rows()}
+    assert rows["perfect"]["pixel_auroc"] == 1
+    assert rows["perfect"]["region_overlap"] == pytest.approx(1)
+    assert rows["constant"]["pixel_auroc"] == 0.5
+    assert abs(rows["random"]["pixel_auroc"] - 0.5) < 0.15
+    assert math.isnan(evaluation.rows[1]["pixel_auroc"])  # no lesion: undefined, not 0
+    images = dict(evaluation.image_rows())
+    assert images["perfect"][:, 1].tolist() == [1, 0]
+
+
+def test_protocols_choose_pixels():
+    exclude = torch.zeros(1, 40, 60)
+    exclude[0, :20] = 1
+    for protocol, count in (
+        (Protocol("all"), 2400),
+        (Protocol("part", excluded=True), 1200),
+        (Protocol("small", size=(20, 30)), 600),
+    ):
+        evaluation = MapEvaluation(protocol, "m")
+        evaluation.add(make_case(exclude=exclude))
+        assert evaluation.rows[0]["num_pixels"] == count
+    case = make_case()
+    case.image[:, :, :30] = 0
+    assert Protocol("content", region="content").mask(case.image, case.exclude).sum() == 40 * 30
+    with pytest.raises(ValueError, match="Did you mean 'field_of_view'"):
+        Protocol("x", region="field_of_vew")
+
+
+def test_labels_are_never_resampled_at_full_size():
+    evaluation = MapEvaluation(Protocol("all"), "m")
+    evaluation.add(make_case())
+    assert evaluation.rows[0]["num_lesion_pixels"] == 24
+
+
+def test_grids_must_agree():
+    case = make_case()
+    case.anomaly_map = case.anomaly_map[..., :-1]
+    with pytest.raises(ValueError, match="The anomaly map has the size 40 x 59, the label 40 x 60"):
+        MapEvaluation(Protocol("all"), "m").add(case)
+
+
+def test_top_hats_find_spots():
+    image = torch.full((3, 128, 128), 100.0)
+    image[1, 30:33, 30:33], image[1, 90:93, 90:93] = 180, 20
+    maps = dict(trivial_maps(image))
+    assert len(maps) == 7
+    assert float(maps["white top-hat"][0, 31, 31]) == 80
+    assert float(maps["black top-hat"][0, 91, 91]) == 80
+    assert float(maps["larger top-hat"].sum()) == 80 * 18
+    volume = image[:1, :, :, None].repeat(1, 1, 1, 2)
+    volume[0, 60:63, 60:63, 1] = 150
+    for axis, moved in ((2, volume), (0, volume.permute(0, 3, 1, 2))):
+        found = dict(trivial_maps(moved, axis))["white top-hat"].movedim(axis + 1, -1)
+        assert float(found[0, 61, 61, 1]) == 50
+        assert float(found[0, 61, 61, 0]) == 0
+
+
+def test_equalized_intensity_is_a_rank():
+    ranks = dict(trivial_maps(torch.tensor([[[0.0, 0, 1, 100, 1000]]])))["equalized intensity"]
+    assert ranks[0, 0].tolist() == pytest.approx([0, 0, 0, 0.5, 1], abs=0.01)
+
+
+def test_summary_leaves_nan_out_and_counts_it():
+    rows = [{"dice": value} for value in (0.2, 0.4, float("nan"), 0.6)]
+    (found,) = summarize(rows, ["dice"])
+    assert found["mean"] == pytest.approx(0.4)
+    assert found["sd"] == pytest.approx(0.2)
+    assert (found["num_cases"], found["num_left_out"]) == (3, 1)
+    assert 0.2 <= found["ci_low"] < 0.4 < found["ci_high"] <= 0.6
+    assert math.isnan(summarize(rows[2:3], ["dice"])[0]["mean"])
+
+
+def test_bootstrap_covers_the_mean_of_known_data():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(60):
+        low, high = bootstrap_interval(rng.normal(size=40), np.mean, num_draws=200, seed=trial)
+        hits += low <= 0 <= high
+    assert 50 <= hits <= 60
+    assert all(map(math.isnan, bootstrap_interval(np.ones(1), np.mean)))
+    assert all(map(math.isnan, bootstrap_interval(np.ones(5), lambda _: float("nan"))))
+
+
+def test_report_without_any_lesion_still_says_so(tmp_path):
+    evaluation = MapEvaluation(Protocol("all"), "m")
+    evaluation.add(make_case(lesion=False))
+    text = write_report(tmp_path, [evaluation], ["A note."]).read_text(encoding="utf-8")
+    assert "A note." in text
+    assert "| m | – | – |" in text
+    assert (tmp_path / "all_curves.png").is_file()
+
+
+def test_markdown_table():
+    assert markdown_table([{"a_b": 0.123456, "c": float("nan"), "d": "x"}]) == [
+        "| a b | c | d |",
+        "|---|---|---|",
+        "| 0.1235 | – | x |",
+    ]
+
+
+def test_pictures_of_volumes_stand_upright(tmp_path):
+    affine = np.diag([1.0, 1, 1, 1])
+    assert rows_run_up(affine, 2)
+    assert not rows_run_up(np.diag([1.0, -1, 1, 1]), 2)
+    volume = torch.zeros(1, 4, 6, 3)
+    volume[0, 1, 5, 2] = 1  # one voxel to the right, at the very front
+    picture = show_slice(volume, 2, 2, flip=True)
+    assert picture.shape == (6, 4, 1)
+    assert picture[0, 1, 0] == 1
+    assert most_anomalous_slice(volume, None, 2) == 2
+    assert most_anomalous_slice(volume, volume.flip(3), 2) == 0
+    save_overlay(tmp_path / "x.png", torch.rand(1, 40, 40, 3), torch.rand(1, 40, 40, 3))
+    assert (tmp_path / "x.png").stat().st_size > 5_000
