@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_range
 
-_PRODUCT_SIZE = 1 << 19  # entries of one matrix product's result, 2 MiB: stays in the second-level cache
+_PRODUCT_SIZE = 1 << 20  # entries of one matrix product's result, 4 MiB: stays in the caches
 _POOL_SIZE = 256  # candidates among which picks are made from one table of their distances
 _MAX_WASTE = 0.25  # products spent on centers a row has already seen, so that rows share one product
 

@@ -1,28 +1,30 @@
-"""Exact-enough nearest neighbors by chunked matrix products: a coarse pass finds candidates, float32 ranks them.
+"""Nearest neighbors by chunked matrix products: a coarse pass finds candidates, float32 ranks them.
 
-The coarse pass may run in float32, bfloat16 or 8-bit integers; what it returns is only which rows to look at. The
-distances themselves always come from the float32 difference of query and row, so a query that is in the bank is at
-distance exactly 0.
+The coarse pass may run in float32, in bfloat16 or 8-bit integers, or in the few dimensions in which features of a
+network differ. It also says how far every row it left out is at least; where that is not farther than what was found,
+the query is done again in float32. The distances themselves always come from the float32 difference of query and row,
+so a query that is in the bank is at distance exactly 0.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
 
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISIONS = ("auto", "float32", "projected", "bfloat16", "int8")
 
 _QUERY_CHUNK, _BANK_CHUNK = 1024, 4096  # one product's result is 16 MiB
 _NUM_GROUPS = 32  # columns compared at once when the best of a product are sought
-_NUM_EXTRA = {"float32": 1, "bfloat16": 7, "int8": 7}  # candidates beyond the neighbors asked for
+_NUM_EXTRA = {"float32": 1, "projected": 7, "bfloat16": 3, "int8": 3}  # candidates beyond the neighbors asked for
+_PROJECTED_DIMS, _SAMPLE_ROWS = (64, 128, 256), 512
+_LITTLE_LOST, _MOST_LOST = 2e-4, 0.01  # of the bank's variance: enough to stop at; too much for "auto"
+_NUM_SIGMAS = 5.0  # rounding errors are taken for at most so many standard deviations
 
 
-def fastest_precision(device: torch.device) -> str:
-    """Return the coarse pass that ``device`` does fastest: bfloat16 or int8 where its processor has units for them."""
+def fastest_format(device: torch.device) -> str:
+    """Return the number format ``device`` multiplies fastest: bfloat16 or int8 where it has units for them."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     for precision, probe in (
@@ -36,11 +38,13 @@ def fastest_precision(device: torch.device) -> str:
 
 
 class CoarseBank:
-    """Bank rows prepared for the coarse pass: less their mean, and in its number format.
+    """Bank rows prepared for the coarse pass: less their mean, and in its number format or dimensions.
 
     Args:
         rows: the bank, (M, C) float32.
-        precision: one of `PRECISIONS`.
+        precision: one of `PRECISIONS`. "projected" compares in the directions of largest variance, 64 to 256, and by the length
+            of the rest, which bounds the distance from below; "auto" takes it where the bank loses at most 1 % of its
+            variance by it, else the device's fastest number format.
 
     Raises:
         ValueError: unknown precision.
@@ -48,54 +52,101 @@ class CoarseBank:
 
     def __init__(self, rows: Tensor, precision: str = "auto") -> None:
         check_option("precision", precision, PRECISIONS)
-        self.precision = fastest_precision(rows.device) if precision == "auto" else precision
         self.origin = rows.mean(0)
+        self.basis: Tensor | None = None
+        if precision in {"auto", "projected"}:
+            self.basis, lost = _principal_directions(rows, self.origin)
+            if precision == "auto" and (lost > _MOST_LOST or rows.shape[1] <= 2 * _PROJECTED_DIMS[-1]):
+                self.basis = None
+            precision = "projected" if self.basis is not None else fastest_format(rows.device)
+        self.precision = precision
+        self._plain: CoarseBank | None = None
+        self._source = rows
+        most = _QUERY_CHUNK * min(_BANK_CHUNK, len(rows))
+        formats = (torch.float32, torch.int32) if precision == "int8" else (torch.float32,)
+        self._buffers = [torch.empty(most, dtype=dtype, device=rows.device) for dtype in formats]
         self.half_norms = torch.empty(len(rows), device=rows.device)
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[self.precision]
-        plain = self.precision == "float32"
-        self.rows = rows if plain else torch.empty(rows.shape, dtype=dtype, device=rows.device)
         self.scales = torch.ones(len(rows), device=rows.device)
+        encoded = []
         for start in range(0, len(rows), _BANK_CHUNK):
             part = slice(start, start + _BANK_CHUNK)
             centered = rows[part] - self.origin
             self.half_norms[part] = centered.square().sum(1) / 2
-            if not plain:
-                self.rows[part], self.scales[part] = self._encode(centered)
+            if precision != "float32":
+                values, self.scales[part] = self._encode(centered)
+                encoded.append(values)
         # float32 rows are not copied: (q - o).b differs from (q - o).(b - o) by a number that is the same for all rows
+        self.rows = torch.cat(encoded) if encoded else rows
+
+    @property
+    def plain(self) -> CoarseBank:
+        """The same bank in float32, for the queries the coarse pass was not sure of."""
+        if self._plain is None:
+            self._plain = self if self.precision == "float32" else CoarseBank(self._source, "float32")
+        return self._plain
 
     def _encode(self, centered: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows as the coarse pass compares them, and the factor each was divided by."""
+        ones = torch.ones(len(centered), device=centered.device)
+        if self.precision == "projected" and self.basis is not None:
+            inside = centered @ self.basis
+            rest = (centered.square().sum(1) - inside.square().sum(1)).clamp_(min=0).sqrt_()
+            return torch.cat((inside, rest[:, None]), 1), ones
         if self.precision == "bfloat16":
-            return centered.bfloat16(), torch.ones(len(centered), device=centered.device)
-        scales = centered.abs().amax(1).clamp_(min=1e-30) / 127
-        return (centered / scales[:, None]).round_().to(torch.int8), scales
+            return centered.bfloat16(), ones
+        if self.precision == "int8":
+            scales = centered.abs().amax(1).clamp_(min=1e-30) / 127
+            return (centered / scales[:, None]).round_().to(torch.int8), scales
+        return centered, ones
 
-    def candidates(self, queries: Tensor, num_candidates: int) -> Tensor:
-        """Return indices (Q, num_candidates) of the rows that seem nearest."""
+    def candidates(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return indices (Q, count) of the seemingly nearest, and a squared distance (Q,) the others are beyond."""
         centered = queries - self.origin
-        encoded, scales = (centered, None) if self.precision == "float32" else self._encode(centered)
-        best_values: Tensor | None = None
-        best_indices = torch.empty(0)
-        for start in range(0, len(self.rows), _BANK_CHUNK):
-            closeness = self._closeness(encoded, scales, slice(start, start + _BANK_CHUNK))
-            values, indices = _top(closeness, num_candidates)
-            indices += start
-            if best_values is not None:
-                values = torch.cat((best_values, values), 1)
-                indices = torch.cat((best_indices, indices), 1)
-                values, order = values.topk(min(num_candidates, values.shape[1]), dim=1)
-                indices = indices.gather(1, order)
-            best_values, best_indices = values, indices
-        return best_indices
+        encoded, scales = self._encode(centered)
+        values, indices = _top(self._closeness(encoded, scales, slice(0, _BANK_CHUNK)), count + 1)
+        for start in range(_BANK_CHUNK, len(self.rows), _BANK_CHUNK):
+            more, where = _top(self._closeness(encoded, scales, slice(start, start + _BANK_CHUNK)), count + 1)
+            values, indices = torch.cat((values, more), 1), torch.cat((indices, where + start), 1)
+            values, order = values.topk(min(count + 1, values.shape[1]), dim=1)
+            indices = indices.gather(1, order)
+        norms = centered.square().sum(1)
+        if values.shape[1] <= count:
+            return indices, torch.full_like(norms, float("inf"))
+        beyond = norms - 2 * (values[:, -1] * scales + _NUM_SIGMAS * self._sigma(norms, scales))
+        return indices[:, :count], beyond
 
-    def _closeness(self, encoded: Tensor, scales: Tensor | None, part: slice) -> Tensor:
-        """Return q.b - |b|^2 / 2 up to a positive factor per query: largest where the distance is smallest."""
+    def _closeness(self, encoded: Tensor, scales: Tensor, part: slice) -> Tensor:
+        """Return q.b - |b|^2 / 2 over the query's scale: largest where the distance is smallest."""
         rows, half_norms = self.rows[part], self.half_norms[part]
-        if self.precision == "float32":
-            return torch.addmm(half_norms, encoded, rows.T, beta=-1)
-        if self.precision == "bfloat16" or scales is None:
-            return (encoded @ rows.T).float().sub_(half_norms)
-        products = torch._int_mm(encoded, rows.T)
-        return torch.mul(products, self.scales[part]).addr_(scales.reciprocal(), half_norms, alpha=-1)
+        size = (len(encoded), len(rows))
+        result = self._buffers[0][: size[0] * size[1]].view(size)
+        if self.precision == "int8":
+            products = torch._int_mm(encoded, rows.T, out=self._buffers[1][: size[0] * size[1]].view(size))
+            return torch.mul(products, self.scales[part], out=result).addr_(scales.reciprocal(), half_norms, alpha=-1)
+        if self.precision == "bfloat16":
+            return torch.sub((encoded @ rows.T).float(), half_norms, out=result)
+        return torch.addmm(half_norms, encoded, rows.T, beta=-1, out=result)
+
+    def _sigma(self, norms: Tensor, scales: Tensor) -> Tensor:
+        """Return the standard deviation of a product's rounding error for each query."""
+        largest = 2 * self.half_norms.max()
+        if self.precision == "int8":  # each factor is off by a uniform error of its scale
+            return ((largest * scales.square() + norms * self.scales.square().max()) / 12).sqrt_()
+        if self.precision == "bfloat16":  # eight bits of each factor, and of the sum
+            return (norms * largest).sqrt_() * 2.0**-9
+        return torch.zeros_like(norms)
+
+
+def _principal_directions(rows: Tensor, origin: Tensor) -> tuple[Tensor, float]:
+    """Return orthonormal directions (C, K) of largest variance in a sample, and the share of it outside them."""
+    sample = rows[:: max(1, len(rows) // _SAMPLE_ROWS)][:_SAMPLE_ROWS] - origin
+    values, vectors = torch.linalg.eigh((sample @ sample.T).double())
+    kept, lost = 0, 1.0
+    for num_dims in _PROJECTED_DIMS:
+        if lost > _LITTLE_LOST:
+            kept = min(num_dims, len(sample), rows.shape[1])
+            lost = 1 - float(values[-kept:].sum() / values.sum().clamp(min=1e-30))
+    return torch.linalg.qr(sample.T @ vectors[:, -kept:].float()).Q, lost
 
 
 def _top(closeness: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -115,23 +166,19 @@ def _top(closeness: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest_neighbors(
-    queries: Tensor,
-    bank: Tensor,
-    num_neighbors: int = 1,
-    *,
-    precision: str = "auto",
-    coarse: CoarseBank | None = None,
+    queries: Tensor, bank: Tensor, num_neighbors: int = 1, *, precision: str = "auto", coarse: CoarseBank | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the Euclidean distances to the nearest bank rows, and which rows they are.
 
-    Time grows with Q x M x C; memory beside the result stays under 100 MB with float32, one byte per bank value more
-    with int8 and two with bfloat16.
+    Time grows with Q x M x C, with "projected" with Q x M x 257. Memory beside the result stays under 100 MB, and the
+    coarse pass's copy of the bank: none with float32, 1,028 bytes a row with "projected", 1 or 2 a value else.
 
     Args:
         queries: (Q, C) float.
         bank: (M, C) float, M >= num_neighbors.
         num_neighbors: how many, in order of distance (PatchCore and ReSAD: 1).
-        precision: of the coarse pass: "float32", "bfloat16", "int8", or "auto" for the fastest on the device.
+        precision: of the coarse pass, see `CoarseBank`. With "float32" and "projected" the neighbors are those of a
+            float32 search; with "bfloat16" and "int8" unless rounding errors exceed five standard deviations.
         coarse: the bank prepared by an earlier call's `CoarseBank`, which saves preparing it again.
 
     Shape:
@@ -145,20 +192,29 @@ def nearest_neighbors(
         raise ValueError(msg)
     check_range("num_neighbors", num_neighbors, 1, len(bank))
     coarse = CoarseBank(bank, precision) if coarse is None else coarse
-    num_candidates = min(num_neighbors + _NUM_EXTRA[coarse.precision], len(bank))
     distances = torch.empty(len(queries), num_neighbors, device=queries.device)
     indices = torch.empty(len(queries), num_neighbors, dtype=torch.int64, device=queries.device)
-    rank_chunk = max(1, (1 << 22) // (num_candidates * max(1, bank.shape[1])))
-    num_chunks = max(1, math.ceil(len(queries) / _QUERY_CHUNK))
-    for chunk in torch.arange(len(queries)).chunk(num_chunks):
-        if not len(chunk):
-            break
-        part = slice(int(chunk[0]), int(chunk[-1]) + 1)
-        found = coarse.candidates(queries[part].float(), num_candidates)
-        for start in range(0, len(found), rank_chunk):
-            near = found[start : start + rank_chunk]
-            rows = slice(part.start + start, part.start + start + len(near))
-            exact = torch.linalg.vector_norm(bank[near].float() - queries[rows, None].float(), dim=2)
-            distances[rows], order = exact.topk(num_neighbors, dim=1, largest=False)
-            indices[rows] = near.gather(1, order)
+    for start in range(0, len(queries), _QUERY_CHUNK):
+        part = slice(start, start + _QUERY_CHUNK)
+        chunk = queries[part].float()
+        near, where, beyond = _search(chunk, bank, num_neighbors, coarse)
+        unsure = (near[:, -1].square() > beyond) if coarse.precision != "float32" else near.new_zeros(len(near)).bool()
+        if bool(unsure.any()):
+            near[unsure], where[unsure], _ = _search(chunk[unsure], bank, num_neighbors, coarse.plain)
+        distances[part], indices[part] = near, where
     return distances, indices
+
+
+def _search(queries: Tensor, bank: Tensor, num_neighbors: int, coarse: CoarseBank) -> tuple[Tensor, Tensor, Tensor]:
+    """Return distances and indices (Q, num_neighbors) of the best candidates, and what the others are beyond."""
+    num_candidates = min(num_neighbors + _NUM_EXTRA[coarse.precision], len(bank))
+    found, beyond = coarse.candidates(queries, num_candidates)
+    distances = torch.empty(len(queries), num_neighbors, device=queries.device)
+    indices = torch.empty(len(queries), num_neighbors, dtype=torch.int64, device=queries.device)
+    step = max(1, (1 << 19) // (num_candidates * max(1, bank.shape[1])))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        exact = torch.linalg.vector_norm(bank[found[part]].float() - queries[part, None], dim=2)
+        distances[part], order = exact.topk(num_neighbors, dim=1, largest=False)
+        indices[part] = found[part].gather(1, order)
+    return distances, indices, beyond
