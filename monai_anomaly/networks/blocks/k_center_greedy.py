@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_range
 
-_PRODUCT_SIZE = 1 << 20  # entries of one matrix product's result, 4 MiB: stays in the caches
+_PRODUCT_SIZE = 1 << 19  # entries of one matrix product's result, 2 MiB: stays in the caches
+_MOST_CENTERS = 512  # in one product: the library copies them into its own layout
 _POOL_SIZE = 256  # candidates among which picks are made from one table of their distances
 _MAX_WASTE = 0.25  # products spent on centers a row has already seen, so that rows share one product
 
@@ -35,7 +36,7 @@ class _Bounds:
         self.features = features
         # distances do not depend on the origin; with the mean taken off, float32 keeps more of their digits
         self.origin = features[:: max(1, num_rows // 4096)].mean(0, dtype=torch.float32)
-        self.centers = torch.empty(num_centers, num_dims, device=features.device)
+        self.picks = torch.empty(num_centers, dtype=torch.int64, device=features.device)
         self.center_norms = torch.empty(num_centers, device=features.device)
         self.num_centers = 0
         self.bounds = torch.full((num_rows,), float("inf"), device=features.device)
@@ -43,20 +44,26 @@ class _Bounds:
         self.products = torch.empty(max(_PRODUCT_SIZE, block_size), device=features.device)
         self.block_rows = features.new_empty(min(block_size, num_rows), num_dims)
 
-    def append(self, rows: Tensor) -> None:
-        """Add centers, given as rows less the origin."""
-        stop = self.num_centers + len(rows)
-        self.centers[self.num_centers : stop] = rows
-        self.center_norms[self.num_centers : stop] = rows.square().sum(1)
+    def append(self, indices: Tensor, norms: Tensor) -> None:
+        """Add centers: indices of rows, and their squared norms less the origin."""
+        stop = self.num_centers + len(indices)
+        self.picks[self.num_centers : stop] = indices
+        self.center_norms[self.num_centers : stop] = norms
         self.num_centers = stop
+
+    def centers(self, start: int, stop: int) -> Tensor:
+        """Return centers less the origin; they are read from the features each time, which saves a copy of them all."""
+        return self.features[self.picks[start:stop]].float().sub_(self.origin)
 
     def farthest(self, size: int) -> tuple[Tensor, float]:
         """Return the ``size`` rows of the largest bounds, the longest refreshed first, and the next largest bound."""
         if size >= len(self.bounds):
             indices, outside = torch.arange(len(self.bounds), device=self.bounds.device), -1.0
         else:
-            values, indices = torch.topk(self.bounds, size + 1)
-            indices, outside = indices[:-1], float(values[-1])
+            values, indices = torch.topk(self.bounds, size + 1, sorted=False)
+            last = int(values.argmin())
+            outside = float(values[last])
+            indices = torch.cat((indices[:last], indices[last + 1 :]))
         return indices[self.num_seen[indices].argsort()], outside
 
 
@@ -67,7 +74,7 @@ class _Block:
         self.state = state
         self.indices = indices
         self.rows = torch.index_select(state.features, 0, indices, out=state.block_rows).float().sub_(state.origin)
-        self.norms = torch.linalg.vecdot(self.rows, self.rows)
+        self.norms = torch.linalg.vector_norm(self.rows, dim=1).square_()  # makes no copy of the rows
         self.squared = state.bounds[indices]  # becomes exact below
 
     def refresh(self) -> None:
@@ -83,12 +90,12 @@ class _Block:
 
     def _lower(self, part: slice, first: int) -> None:
         rows, norms, squared = self.rows[part], self.norms[part], self.squared[part]
-        centers, center_norms = self.state.centers, self.state.center_norms
-        step = max(1, len(self.state.products) // len(rows))
+        center_norms = self.state.center_norms
+        step = min(_MOST_CENTERS, max(1, len(self.state.products) // len(rows)))
         for start in range(first, self.state.num_centers, step):
             stop = min(start + step, self.state.num_centers)
             products = self.state.products[: len(rows) * (stop - start)].view(len(rows), stop - start)
-            torch.addmm(center_norms[start:stop], rows, centers[start:stop].T, alpha=-2, out=products)
+            torch.addmm(center_norms[start:stop], rows, self.state.centers(start, stop).T, alpha=-2, out=products)
             torch.minimum(squared, products.amin(1).add_(norms).clamp_(min=0), out=squared)
 
     def pick(self, outside: float, most: int) -> list[int]:
@@ -97,7 +104,7 @@ class _Block:
         while len(picks) < most and float(self.squared.max()) >= max(outside, 0.0):
             chosen = self._pick_from_pool(outside, most - len(picks))
             first = self.state.num_centers
-            self.state.append(self.rows[chosen])
+            self.state.append(self.indices[chosen], self.norms[chosen])
             self._lower(slice(None), first)
             self.squared[chosen] = -1.0  # never again
             picks += self.indices[chosen].tolist()
@@ -135,13 +142,14 @@ def k_center_greedy(
     """Pick rows one after another, each the farthest from all picked before (Euclidean distance).
 
     Time grows with num_centers times the number of points that stay candidates, at worst with the product of both
-    numbers and the dimensions. Memory beside the features: the picked rows, and three numbers per row.
+    numbers and the dimensions. Memory beside the features: one block of rows, and two numbers
+    per row.
 
     Args:
         features: points, one per row, of any float type; never copied whole.
         num_centers: rows to pick, 1 to N.
         start: index of the first pick.
-        block_size: rows brought up to date at once; by default N / 28, at least 256.
+        block_size: rows brought up to date at once; by default N / 44, at least 256.
         progress: show a bar with the time left, where standard error is a terminal.
 
     Returns:
@@ -161,14 +169,15 @@ def k_center_greedy(
         raise ValueError(msg)
     check_range("num_centers", num_centers, 1, len(features))
     check_range("start", start, 0, len(features) - 1)
-    block_size = max(256, len(features) // 28) if block_size is None else block_size
+    block_size = max(256, len(features) // 44) if block_size is None else block_size
     check_range("block_size", block_size, 1)
     state = _Bounds(features, num_centers, block_size)
     if not bool(torch.isfinite(features.sum(1, dtype=torch.float32)).all()):
         msg = "features hold NaN or infinite values; remove the images they come from."
         raise ValueError(msg)
     picks = [start]
-    state.append(features[start : start + 1].float() - state.origin)
+    first = features[start : start + 1].float() - state.origin
+    state.append(torch.tensor([start], device=features.device), first.square().sum(1))
     state.bounds[start] = -1.0
     with tqdm(total=num_centers, initial=1, desc="coreset", unit="pick", disable=None if progress else True) as bar:
         while len(picks) < num_centers:

@@ -42,9 +42,9 @@ class CoarseBank:
 
     Args:
         rows: the bank, (M, C) float32.
-        precision: one of `PRECISIONS`. "projected" compares in the directions of largest variance, 64 to 256, and by the length
-            of the rest, which bounds the distance from below; "auto" takes it where the bank loses at most 1 % of its
-            variance by it, else the device's fastest number format.
+        precision: one of `PRECISIONS`. "projected" compares in the 64 to 256 directions of largest variance and by the
+            length of the rest, which bounds the distance from below; "auto" takes it where the bank loses at most 1 %
+            of its variance by it, else the device's fastest number format.
 
     Raises:
         ValueError: unknown precision.

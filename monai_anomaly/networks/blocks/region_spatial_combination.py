@@ -13,7 +13,7 @@ from monai_anomaly.checks import check_option, check_range
 
 ATTENTIONS = ("cosine", "literal", "scaled", "diagonal", "none")
 
-_CHANNEL_CHUNK = 64
+_CHANNEL_CHUNK = 16
 _ROW_CHUNK = 512
 
 
@@ -110,11 +110,13 @@ class SpatialSelfAttention(nn.Module):
             similarity = rows.T @ image  # n rows of G, (n, HW)
             if column_scale is not None:
                 similarity *= column_scale
-            weights = torch.softmax(similarity, dim=1)
+            similarity -= similarity.amax(1, keepdim=True)
+            weights = similarity.exp_()  # softmax in place, divided by its sum below
+            total = weights.sum(1)
             if self.attention == "diagonal":
-                result[:, part] += image[:, part] * weights.diagonal(offset=start)
+                result[:, part] += image[:, part] * (weights.diagonal(offset=start) / total)
             else:
-                result[:, part] += image @ weights.T
+                result[:, part] += (image @ weights.T) / total
 
 
 class RegionSpatialCombination(nn.Module):
