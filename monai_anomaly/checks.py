@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+_LONGEST_REASON = 600
+
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the option nearest to ``word``, or an empty string."""
@@ -157,6 +159,8 @@ def root_cause(error: BaseException) -> str:
             break
         error = inner
     text = " ".join(str(error).split())
+    if len(text) > _LONGEST_REASON:  # a foreign checkpoint names each of its hundreds of keys
+        text = text[:_LONGEST_REASON] + " ..."
     return text if _is_ours(error) and text else f"{type(error).__name__}: {text}"
 
 
