@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +170,3 @@ def image_curve(pairs: np.ndarray) -> Curve:
     scores = LabeledScores()
     scores.update(torch.from_numpy(pairs[:, 0].copy()), torch.from_numpy(pairs[:, 1].copy()))
     return Curve.of(scores)
-
-
-__all__: Sequence[str] = ("Case", "MapEvaluation", "Protocol", "image_curve")

@@ -10,7 +10,7 @@ from torch import Tensor
 from monai_anomaly.checks import check_range
 from monai_anomaly.metrics.curves import Curve
 from monai_anomaly.metrics.pixel_metrics import StreamingMetric
-from monai_anomaly.metrics.score_distribution import LabeledScores, flatten_pair
+from monai_anomaly.metrics.score_distribution import flatten_pair
 
 
 def per_region_overlap(curve: Curve, max_false_positive_rate: float = 0.3) -> float:
@@ -73,6 +73,3 @@ class PerRegionOverlapMetric(StreamingMetric):
     def aggregate(self) -> float:
         """Return the area."""
         return per_region_overlap(Curve.of(self.scores), self.max_false_positive_rate)
-
-
-__all__ = ["LabeledScores", "PerRegionOverlapMetric", "per_region_overlap"]

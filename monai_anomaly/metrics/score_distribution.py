@@ -14,8 +14,8 @@ from torch import Tensor
 
 from monai_anomaly.checks import check_range
 
-_CHUNK = 1 << 22  # scores sorted at once
-_MOST_ENTRIES = 1 << 20  # entries kept before they are merged: 16 MiB
+_CHUNK = 1 << 21  # scores sorted at once
+_MOST_ENTRIES = 1 << 19  # entries kept before they are merged: 8 MiB
 
 
 class ScoreDistribution:
