@@ -25,7 +25,7 @@ from monai_anomaly.checks import check_range
 _PRODUCT_SIZE = 1 << 19  # entries of one matrix product's result, 2 MiB: stays in the caches
 _MOST_CENTERS = 512  # in one product: the library copies them into its own layout
 _POOL_SIZE = 256  # candidates among which picks are made from one table of their distances
-_MAX_WASTE = 0.6  # products spent on centers a row has already seen, so that rows share one product
+_MAX_WASTE = 0.25  # products spent on centers a row has already seen, so that rows share one product
 
 
 class _Bounds:
@@ -149,7 +149,7 @@ def k_center_greedy(
         features: points, one per row, of any float type; never copied whole.
         num_centers: rows to pick, 1 to N.
         start: index of the first pick.
-        block_size: rows brought up to date at once; by default N / 40, at least 256.
+        block_size: rows brought up to date at once; by default N / 44, at least 256.
         progress: show a bar with the time left, where standard error is a terminal.
 
     Returns:
@@ -169,7 +169,7 @@ def k_center_greedy(
         raise ValueError(msg)
     check_range("num_centers", num_centers, 1, len(features))
     check_range("start", start, 0, len(features) - 1)
-    block_size = max(256, len(features) // 40) if block_size is None else block_size
+    block_size = max(256, len(features) // 44) if block_size is None else block_size
     check_range("block_size", block_size, 1)
     state = _Bounds(features, num_centers, block_size)
     if not bool(torch.isfinite(features.sum(1, dtype=torch.float32)).all()):
