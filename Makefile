@@ -42,6 +42,8 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/memory_bank.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/pixel_metrics.py
+	$(BIN)/python benchmarks/ascnet.py
+	$(BIN)/python benchmarks/synthetic_lesion.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

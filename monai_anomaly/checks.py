@@ -61,6 +61,21 @@ def check_image_batch(name: str, images: torch.Tensor, in_channels: int) -> None
         raise ValueError(msg)
 
 
+def check_divisible(images: torch.Tensor, factor: int) -> None:
+    """Check that height and width are multiples of what a network's pooling divides them by.
+
+    Raises:
+        ValueError: they are not; the message says what to pad to.
+    """
+    for name, size in zip(("height", "width"), images.shape[-2:], strict=True):
+        if size % factor or not size:
+            msg = (
+                f"Input {name} {size} is not a multiple of {factor}; pad to {-(-max(size, 1) // factor) * factor} "
+                f"(DivisiblePadd(k={factor})), or set image_size."
+            )
+            raise ValueError(msg)
+
+
 def check_same_grid(
     name: str, image: Any, other: Any, *, expected: str = "the image", tolerance_mm: float = 1e-3
 ) -> None:

@@ -11,3 +11,12 @@ CASE = "case"
 
 FAILURE = "failure"
 """Why a case could not be read or processed, one line."""
+
+FENCE_CUT = "fence_cut"
+"""Of ASC-Net: what of an image falls into the reference distribution."""
+
+WILD_CUT = "wild_cut"
+"""Of ASC-Net: what of an image does not."""
+
+RECONSTRUCTION = "reconstruction"
+"""An image as a network gives it back."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from monai_anomaly.data.phantoms import write_phantoms
@@ -85,6 +86,42 @@ def volume_model(volume_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("volume_model")
     run_bundle(["train", "data_volume"], dataset_dir=str(volume_dir), ckpt_dir=str(folder))
     return folder / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def brain_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantoms("brain_mri", tmp_path_factory.mktemp("brain"), 2, 2, shape=(40, 48, 32))
+
+
+@pytest.fixture(scope="session")
+def brain_model(brain_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smoke ASC-Net trained on the brain phantoms."""
+    folder = tmp_path_factory.mktemp("brain_model")
+    run_bundle(["train"], bundle="ascnet", dataset_dir=str(brain_dir), ckpt_dir=str(folder))
+    return folder / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def write_dicom_series() -> object:
+    """A function that writes an array (slices, rows, columns), int16, as a folder of DICOM slices."""
+
+    def write(folder: Path, array: np.ndarray, spacing: tuple[float, float, float] = (0.5, 0.5, 3.0)) -> None:
+        folder.mkdir(parents=True)
+        volume = SimpleITK.GetImageFromArray(array)
+        volume.SetSpacing(spacing)
+        writer = SimpleITK.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        for index in range(len(array)):
+            one = volume[:, :, index]
+            tags = {"0008|0060": "CT", "0020|000e": "1.2.3.4", "0020|000d": "1.2.3", "0020|0013": str(index)}
+            tags["0008|0018"], tags["0020|0032"] = f"1.2.3.4.{index}", f"0\\0\\{spacing[2] * index}"
+            tags["0020|0037"] = "1\\0\\0\\0\\1\\0"
+            for tag, value in tags.items():
+                one.SetMetaData(tag, value)
+            writer.SetFileName(str(folder / f"{index}.dcm"))
+            writer.Execute(one)
+
+    return write
 
 
 @pytest.fixture(scope="session")

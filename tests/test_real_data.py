@@ -55,3 +55,40 @@ def test_flair_map_lies_on_the_input_grid(real_data, run, volume_model, tmp_path
     assert image.shape == anomaly_map.shape
     assert np.array_equal(image.affine, anomaly_map.affine)
     assert nib.aff2axcodes(anomaly_map.affine) == ("L", "A", "S")
+
+
+def test_the_liver_of_a_real_ct_through_mask_window_and_cuts(real_data, run, brain_model, tmp_path):
+    source = real_data / "abdomen_ct"
+    for part, name in (("images", "ct_slab.nii.gz"), ("organs", "ct_slab_liver.nii.gz")):
+        (tmp_path / "data" / "test" / part).mkdir(parents=True)
+        (tmp_path / "data" / "test" / part / "ct.nii.gz").write_bytes((source / name).read_bytes())
+    run(
+        ["inference"],
+        bundle="ascnet",
+        dataset_dir=str(tmp_path / "data"),
+        output_dir=str(tmp_path / "out"),
+        ckpt_path=str(brain_model),
+        window="[-100, 240]",
+        organ="file",
+        dark_lesions="True",
+    )
+    image, liver = nib.load(source / "ct_slab.nii.gz"), nib.load(source / "ct_slab_liver.nii.gz").get_fdata() > 0
+    for kind in ("mask", "anomaly_map", "fence_cut", "wild_cut", "reconstruction"):
+        found = nib.load(tmp_path / "out" / "test" / "images" / f"ct_{kind}.nii.gz")
+        assert found.shape == image.shape
+        assert np.array_equal(found.affine, image.affine)
+        if kind in {"mask", "anomaly_map"}:
+            assert not found.get_fdata()[~liver].any()
+    anomaly_map = nib.load(tmp_path / "out" / "test" / "images" / "ct_anomaly_map.nii.gz").get_fdata()
+    assert anomaly_map[liver].std() > 0
+
+
+@pytest.mark.parametrize("pattern", ["ds002748_controls/sub-52*", "open_ms_data/MNI/patient19/FLAIR*"])
+def test_stripped_brains_are_their_own_masks(real_data, pattern):
+    from monai.transforms import LoadImage
+
+    from monai_anomaly.transforms import brain_mask, content_mask
+
+    image = LoadImage(ensure_channel_first=True)(next(real_data.glob(pattern)))
+    found, content = np.asarray(brain_mask(image)) > 0, np.asarray(content_mask(image))
+    assert 2 * (found & content).sum() / (found.sum() + content.sum()) > 0.97

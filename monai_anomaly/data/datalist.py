@@ -28,8 +28,9 @@ SECTIONS = ("training", "validation", "test")
 def build_datalist(spec: Spec, root: str | Path) -> Datalist:
     """Return the cases of every section of a data set.
 
-    A record has "image" (a path), "label" and "exclude" (lists of mask paths, empty for none), "case" (its place under
-    the root, without suffix), "patient" and "group" ("normal", "abnormal" or "unlabeled").
+    A record has "image" (a path), "label", "exclude" and "organ" (lists of mask paths, empty for none), "case" (its
+    place under the root, without suffix), "patient" and "group" ("normal", "abnormal" or "unlabeled"), and where the
+    data set has grades, "grade".
 
     Args:
         spec: of the data set, see `load_spec`.
@@ -94,14 +95,17 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
 
 
 def label_rules(root: str | Path, spec: str = "auto", dimensions: int = 2) -> dict[str, Any]:
-    """Return how a data set's label files are read, for `LoadLesionMaskd`: "values" and "polarity".
+    """Return how a data set's label files are read, for `LoadLesionMaskd`.
+
+    "values" they may hold, those among them that are "lesions" and, in organ files, "organ", and the "polarity".
 
     Arguments and errors are those of `load_datalist`.
     """
     if str(spec).endswith(".json"):
-        return {"values": None, "polarity": "positive"}
+        return {"values": None, "lesions": None, "organ": None, "polarity": "positive"}
     found = detect_spec(root, dimensions) if spec == "auto" else load_spec(spec)
-    return {"values": found.get("label_values"), "polarity": found.get("mask_polarity", "positive")}
+    keys = {"values": "label_values", "lesions": "lesion_values", "organ": "organ_values"}
+    return {**{name: found.get(key) for name, key in keys.items()}, "polarity": found.get("mask_polarity", "positive")}
 
 
 def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> None:
@@ -133,13 +137,11 @@ def _read_json(file: Path, folder: Path) -> Datalist:
     result: Datalist = {}
     for section in SECTIONS:
         for record in content.get(section, []):
-            labels = record.get("label", [])
-            full = {
-                **record,
-                "image": str(folder / record["image"]),
-                "label": [str(folder / path) for path in ([labels] if isinstance(labels, str) else labels)],
-                "exclude": [str(folder / path) for path in record.get("exclude", [])],
-            }
+            full = {**record, "image": str(folder / record["image"])}
+            for key in ("label", "exclude", "organ"):
+                paths = record.get(key, [])
+                full[key] = [str(folder / path) for path in ([paths] if isinstance(paths, str) else paths)]
+            full.setdefault("patient", record["image"])
             full.setdefault("case", record["image"].removesuffix(suffix_of(record["image"])))
             full.setdefault("group", "unlabeled")
             result.setdefault(section, []).append(full)
@@ -167,10 +169,14 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
         yield {
             "image": str(image),
             "label": files,
-            "exclude": [str(path) for path in _find_masks(part.get("exclude", {}), name, folder).values()],
+            **{
+                key: [str(path) for path in _find_masks(part.get(key, {}), name, folder).values()]
+                for key in ("exclude", "organ")
+            },
             "case": case,
             "patient": patient[1] if patient else name.removesuffix(suffix_of(name)),
             "group": ("abnormal" if files else group) if group == "unlabeled" else group,
+            **({"grade": listed[name]} if listed and listed[name] is not None else {}),
         }
 
 
@@ -223,18 +229,22 @@ def _as_regex(pattern: str) -> str:
     return "".join(known.get(piece, re.escape(piece)) for piece in pieces)
 
 
-def _read_table(table: dict[str, Any], folder: Path, missing: list[str]) -> list[str] | None:
-    """Return the cases a CSV lists, tolerating a byte-order mark, spaces and empty trailing columns."""
+def _read_table(table: dict[str, Any], folder: Path, missing: list[str]) -> dict[str, int | None]:
+    """Return the cases a CSV lists and their grades, tolerating a byte-order mark, spaces and empty columns."""
     path = folder / table["file"]
     if not path.is_file():
         missing.append(table["file"])
-        return []
+        return {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
-    for column in (table["case_column"], *table["where"]):
+    grade = table.get("grade_column")
+    for column in (table["case_column"], *table["where"], *([grade] if grade else [])):
         if rows and column not in rows[0]:
             columns = ", ".join(filter(None, rows[0]))
             msg = f"{path.name} has the columns {columns}; expected {column!r}: mend the data spec."
             raise ValueError(msg)
-    wanted = {column: str(value) for column, value in table["where"].items()}
-    return [row[table["case_column"]] for row in rows if all(row[c] == v for c, v in wanted.items())]
+    wanted = {
+        c: [str(v) for v in (value if isinstance(value, list) else [value])] for c, value in table["where"].items()
+    }
+    kept = [row for row in rows if all(row[c] in v for c, v in wanted.items())]
+    return {row[table["case_column"]]: int(row[grade]) if grade else None for row in kept}

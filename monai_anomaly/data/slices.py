@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
@@ -15,6 +20,7 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_option, check_range
 from monai_anomaly.keys import CASE, FAILURE
+from monai_anomaly.transforms.content_mask import content_mask
 from monai_anomaly.transforms.resize_images import resize_images
 
 logger = logging.getLogger(__name__)
@@ -23,21 +29,28 @@ logger = logging.getLogger(__name__)
 class SliceDataset(Dataset):
     """A map-style data set of a volume data set's slices: it has a length, an index, and shuffles across volumes.
 
-    The index is made by reading each volume once; afterwards ``cache_size`` volumes stay in memory, so that reading in
-    order reads each volume once more.
+    The index is made by reading each volume once. Afterwards either ``cache_size`` volumes stay in memory, so that
+    reading in order reads each volume once more; or, with ``cache="slices"``, all slices kept do, at their final size
+    (4 bytes per pixel: 0.1 MB for 160 x 160), so that they may be read in any order at once. ``cache_dir`` puts them
+    into files that are mapped into memory, and deleted with the data set.
+
+    ``kinds`` says of each slice "healthy" (no labeled pixel), "abnormal", "unlabeled" (of a volume of that group), or
+    "failure"; ``failures`` holds (case, reason) of volumes that could not be read.
 
     Args:
-        volumes: data set of records with "image" (C, I, J, K), and "label" (1, I, J, K) for lesion-free slices.
+        volumes: data set of records with "image" (C, I, J, K), and "label" (1, I, J, K) for the slices' kinds.
         slice_axis: voxel axis slices follow one another along, 0 to 2, or a function of the image that tells it.
-        keep: "all"; "content": slices where at least ``min_content_fraction`` of the pixels differ from the volume's
-            background; "healthy": those of them without a labeled pixel.
+        keep: "all"; "content": slices where any pixel, and at least ``min_content_fraction`` of them, is above the
+            volume's background; "healthy": those of them without a labeled pixel.
         image_size: height and width slices are resized to, None for as they are.
-        min_content_fraction: of a slice's pixels that must differ from the volume's lowest value, in [0, 1].
+        min_content_fraction: of a slice's pixels that must be above the volume's background, in [0, 1].
         step: take every ``step``-th of the slices kept, at least 1.
+        cache: "volumes" or "slices".
         cache_size: volumes kept in memory, at least 1.
+        cache_dir: folder for the files of ``cache="slices"``, None for memory.
 
     Raises:
-        ValueError: an unknown ``keep``, numbers out of range, or no slice left.
+        ValueError: an unknown ``keep`` or ``cache``, numbers out of range, or no slice left.
     """
 
     def __init__(
@@ -48,7 +61,9 @@ class SliceDataset(Dataset):
         image_size: Sequence[int] | None = None,
         min_content_fraction: float = 0.1,
         step: int = 1,
+        cache: str = "volumes",
         cache_size: int = 1,
+        cache_dir: str | Path | None = None,
     ) -> None:
         self.volumes = volumes
         self.slice_axis = slice_axis
@@ -58,44 +73,86 @@ class SliceDataset(Dataset):
         check_range("step", step, 1)
         check_range("cache_size", cache_size, 1)
         self.min_content_fraction = min_content_fraction
+        self.step = step
         self.cache_size = cache_size
         self._cache: OrderedDict[int, Any] = OrderedDict()
+        check_option("cache", cache, ("volumes", "slices"))
+        self._slices: list[Tensor] | None = [] if cache == "slices" else None
+        self._folder = None if cache_dir is None else Path(tempfile.mkdtemp(dir=cache_dir, prefix="slices_"))
+        if self._folder is not None:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.index: list[tuple[int, int]] = []
-        total = len(volumes)  # type: ignore[arg-type]
-        for number in tqdm(range(total), desc="index slices", unit="volume", disable=None):
-            self.index += [(number, position) for position in self._kept(number)[::step]]
-        if not self.index:
-            msg = (
-                f"None of the {total} volumes has a slice to keep ({keep!r}); check slice_axis, the labels, "
-                f"or lower min_content_fraction ({min_content_fraction})."
-            )
-            raise ValueError(msg)
+        self.kinds: list[str] = []
+        self.failures: list[tuple[str, str]] = []
+        self._make_index()
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, position = self.index[index]
+        if self._slices is not None:
+            return {"image": self._slices[index], CASE: f"{self._names[number]}[{position}]"}
         volume = self._volume(number)
         if FAILURE in volume:
             return dict(volume)
-        image = convert_to_tensor(volume["image"]).select(self._axis(volume["image"]) + 1, position)
-        if self.image_size is not None:
-            image = resize_images(image[None].float(), self.image_size)[0]
-        return {"image": image.contiguous(), CASE: f"{volume.get(CASE, number)}[{position}]"}
+        image = self._resized(volume["image"], [position])[0]
+        return {"image": image.contiguous(), CASE: f"{self._names[number]}[{position}]"}
 
-    def _kept(self, number: int) -> list[int]:
-        volume = self._volume(number)
-        if FAILURE in volume:
-            return [0]  # kept, so that it is reported where the slices are used
+    def _make_index(self) -> None:
+        total = len(self.volumes)  # type: ignore[arg-type]
+        self._names: list[Any] = []
+        for number in tqdm(range(total), desc="index slices", unit="volume", disable=None):
+            volume = self._volume(number)
+            self._names.append(volume.get(CASE, number))
+            if FAILURE in volume:
+                self.failures.append((volume[CASE], volume[FAILURE]))
+                if self._slices is None:  # kept, so that it is reported where the slices are used
+                    self.index.append((number, 0))
+                    self.kinds.append("failure")
+                continue
+            kinds = self._kinds_of(volume)
+            self.index += [(number, position) for position in kinds]
+            self.kinds += kinds.values()
+            if self._slices is not None and kinds:
+                self._slices += self._store(number, self._resized(volume["image"], list(kinds)))
+        if not self.index:
+            reasons = "; ".join(f"{case}: {reason}" for case, reason in self.failures[:3])
+            msg = (
+                f"None of the {total} volumes has a slice to keep ({self.keep!r}); check slice_axis, the labels, "
+                f"or lower min_content_fraction ({self.min_content_fraction}).{' ' + reasons if reasons else ''}"
+            )
+            raise ValueError(msg)
+
+    def _kinds_of(self, volume: Any) -> dict[int, str]:
+        """Return the slices kept of a volume, by position, with their kinds."""
         axis = self._axis(volume["image"])
-        image = convert_to_tensor(volume["image"]).movedim(axis + 1, 0).flatten(1)
-        kept = torch.ones(len(image), dtype=torch.bool)
+        kept = torch.ones(volume["image"].shape[axis + 1], dtype=torch.bool)
         if self.keep != "all":
-            kept &= (image > image.min()).float().mean(1) >= self.min_content_fraction
-        if self.keep == "healthy" and "label" in volume:
-            kept &= convert_to_tensor(volume["label"]).movedim(axis + 1, 0).flatten(1).amax(1) == 0
-        return kept.nonzero().flatten().tolist()
+            content = content_mask(volume["image"])[0].movedim(axis, 0).flatten(1)
+            kept &= content.any(1) & (content.float().mean(1) >= self.min_content_fraction)
+        marked = torch.zeros_like(kept)
+        if "label" in volume:
+            marked = convert_to_tensor(volume["label"]).movedim(axis + 1, 0).flatten(1).amax(1) > 0
+        if self.keep == "healthy":
+            kept &= ~marked
+        unlabeled = volume.get("group") == "unlabeled"
+        kinds = ["unlabeled" if unlabeled else "abnormal" if m else "healthy" for m in marked.tolist()]
+        return {position: kinds[position] for position in kept.nonzero().flatten().tolist()[:: self.step]}
+
+    def _resized(self, image: Tensor, positions: list[int]) -> Tensor:
+        """Return slices (S, C, H, W) at their final size."""
+        slices = convert_to_tensor(image).movedim(self._axis(image) + 1, 0)[positions]
+        return slices if self.image_size is None else resize_images(slices.float(), self.image_size)
+
+    def _store(self, number: int, slices: Tensor) -> list[Tensor]:
+        """Return the slices for keeping, mapped from a file where there is a folder for them."""
+        slices = slices.float().contiguous()
+        if self._folder is None:
+            return list(slices)
+        file = self._folder / f"{number}.npy"
+        np.save(file, slices.numpy())
+        return list(torch.from_numpy(np.load(file, mmap_mode="r+")))
 
     def _axis(self, image: Tensor) -> int:
         return self.slice_axis(image) if callable(self.slice_axis) else self.slice_axis

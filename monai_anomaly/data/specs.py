@@ -66,6 +66,10 @@ def detect_spec(root: str | Path, dimensions: int = 2) -> Spec:
     for name in list_specs():
         spec = load_spec(name)
         fits = spec["dimensions"] == dimensions or name in PLAIN_LAYOUTS
-        if fits and spec["detect"] and all(any(folder.glob(pattern)) for pattern in spec["detect"]):
+        if fits and spec["detect"] and all(_is_found(folder, p) for p in spec["detect"]):
             return {**spec, "dimensions": dimensions}
     return {**load_spec("files"), "dimensions": dimensions}
+
+
+def _is_found(folder: Path, alternatives: str) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in alternatives.split("|"))

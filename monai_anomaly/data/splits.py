@@ -49,3 +49,31 @@ def hold_out(records: Sequence[Any], fraction: float, seed: int = 0, *, held: bo
     if fraction == 0:
         return list(records)
     return split_by_patient(records, fraction, seed)[int(held)]
+
+
+def fold_of(
+    records: Sequence[Mapping[str, Any]], fold: int | None, num_folds: int = 2, seed: int = 0, *, held: bool = False
+) -> list[Any]:
+    """Return the training part of a cross-validation fold, or with ``held`` the part held out, patient by patient.
+
+    Args:
+        records: each with "patient".
+        fold: 0 to ``num_folds`` - 1; None returns all records either way.
+        num_folds: at least 2.
+        seed: of the assignment; the folds of one seed part the patients among them.
+        held: which part to return.
+
+    Raises:
+        ValueError: fold or num_folds out of range, or fewer patients than folds.
+    """
+    if fold is None:
+        return list(records)
+    check_range("num_folds", num_folds, 2)
+    check_range("fold", fold, 0, num_folds - 1)
+    patients = sorted({str(record["patient"]) for record in records})
+    if len(patients) < num_folds:
+        msg = f"{num_folds} folds need at least as many patients, got {len(patients)}: give more, or fewer folds."
+        raise ValueError(msg)
+    random.Random(seed).shuffle(patients)  # noqa: S311 - a split, not a secret
+    chosen = set(patients[fold::num_folds])
+    return [record for record in records if (str(record["patient"]) in chosen) == held]

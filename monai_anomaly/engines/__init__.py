@@ -1,6 +1,20 @@
 """Engines: MONAI's, with what anomaly detectors need beside a gradient step."""
 
+from .ascnet import CutHistogram, SelectiveCutTrainer, kernel_penalty_groups
 from .case_evaluator import CaseEvaluator
 from .memory_bank_fitter import MemoryBankFitter
+from .selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
+from .warmup_cosine import warmup_cosine
 
-__all__ = ["CaseEvaluator", "MemoryBankFitter"]
+__all__ = [
+    "CaseEvaluator",
+    "CutHistogram",
+    "CutReadings",
+    "CutStep",
+    "MemoryBankFitter",
+    "SelectiveCutTrainer",
+    "cut_readings",
+    "cut_schedule",
+    "kernel_penalty_groups",
+    "warmup_cosine",
+]

@@ -163,13 +163,5 @@ class MemoryBankFitter(Trainer):
         if not len(scores):
             msg = "No image could be used to calibrate the detector; see the failures above."
             raise RuntimeError(msg)
-        calibration = self.network.calibration
-        below = (weights.sum() - weights.cumsum() + weights / 2) / weights.sum()  # fraction of pixels below each score
-        levels = torch.linspace(0, 1, calibration.num_levels, dtype=torch.float64)  # type: ignore[arg-type, union-attr]
-        ascending, position = torch.from_numpy(scores[::-1].copy()), torch.from_numpy(below[::-1].copy())
-        right = torch.searchsorted(position, levels).clamp(1, max(len(position) - 1, 1)).clamp(max=len(position) - 1)
-        left = (right - 1).clamp(min=0)
-        step = (position[right] - position[left]).clamp(min=1e-300)
-        part = ((levels - position[left]) / step).clamp(0, 1)
-        calibration.fit(torch.lerp(ascending[left], ascending[right], part))  # type: ignore[operator, union-attr]
+        self.network.calibration.fit_distribution(scores, weights)  # type: ignore[operator, union-attr]
         logger.info("calibrated on %d healthy pixels", int(values.total))

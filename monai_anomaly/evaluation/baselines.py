@@ -14,6 +14,8 @@ import torch
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from monai_anomaly.transforms.content_mask import content_mask
+
 TOP_HAT_FRACTION = 0.02
 """Radius of the top-hats' disk over the shorter side of a slice: about 16 px of 784, a large exudate."""
 
@@ -35,7 +37,7 @@ def trivial_maps(image: Tensor, slice_axis: int = 2, seed: int = 0) -> Iterator[
     yield "constant", torch.zeros_like(mean)
     yield "random", torch.rand(mean.shape, generator=torch.Generator().manual_seed(seed))
     yield "intensity", mean
-    yield "equalized intensity", _equalize(mean)
+    yield "equalized intensity", equalize(mean)
     channel = plain[1 if len(plain) == 3 else 0]
     white, black = _top_hats(channel.numpy(), slice_axis)
     yield "white top-hat", torch.from_numpy(white)[None]
@@ -43,9 +45,9 @@ def trivial_maps(image: Tensor, slice_axis: int = 2, seed: int = 0) -> Iterator[
     yield "larger top-hat", torch.from_numpy(np.maximum(white, black))[None]
 
 
-def _equalize(mean: Tensor) -> Tensor:
-    """Return each pixel's quantile among those above the image's lowest value, in [0, 1]; the rest is 0."""
-    inside = mean > mean.min()
+def equalize(mean: Tensor) -> Tensor:
+    """Return an image after histogram equalization: ranks in [0, 1] among its content, 0 elsewhere."""
+    inside = content_mask(mean)
     if not bool(inside.any()):
         return torch.zeros_like(mean)
     values = np.sort(mean[inside].numpy())

@@ -18,16 +18,18 @@ _COLOR_MAP = "inferno"  # perceptually uniform, readable by color-blind people
 _TRUTH, _PREDICTION = "#00d0ff", "#ffffff"
 
 
-def _new_figure(num_panels: int, panel: tuple[float, float] = (4.0, 4.0)) -> tuple[Any, Any]:
+def new_figure(num_columns: int, panel: tuple[float, float] = (4.0, 4.0), num_rows: int = 1) -> tuple[Any, Any]:
+    """Return a figure that needs no display and its axes, (columns,) or (rows, columns); ``panel`` is in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(panel[0] * num_panels, panel[1]), layout="constrained")
+    figure = Figure(figsize=(panel[0] * num_columns, panel[1] * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, np.atleast_1d(figure.subplots(1, num_panels))
+    return figure, np.atleast_1d(figure.subplots(num_rows, num_columns))
 
 
-def _save(figure: Any, file: Path, dpi: int = 110) -> None:
+def save_figure(figure: Any, file: Path, dpi: int = 110) -> None:
+    """Write a figure, whole or not at all."""
     write_atomically(file, lambda path: figure.savefig(path, dpi=dpi))
 
 
@@ -76,7 +78,7 @@ def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int 
     index = most_anomalous_slice(calibrated, None, slice_axis)
     picture = _gray_or_color(show_slice(image, slice_axis, index, flip=flip))
     heat = show_slice(calibrated, slice_axis, index, flip=flip)[..., 0]
-    figure, axes = _new_figure(2)
+    figure, axes = new_figure(2)
     for axis in axes:
         axis.imshow(picture)
         axis.set_axis_off()
@@ -84,16 +86,19 @@ def save_overlay(file: Path, image: Tensor, calibrated: Tensor, slice_axis: int 
     figure.colorbar(shown, ax=axes[1], shrink=0.8, label="0 ordinary, 1 beyond healthy")
     if image.ndim == 4:
         axes[0].set_title(f"slice {index}")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
-def save_case_figure(file: Path, case: Case, calibrated: Tensor) -> None:
-    """Write input, map, outline of the truth, and prediction (map beyond nearly all healthy pixels) of a case."""
+def save_case_figure(file: Path, case: Case, calibrated: Tensor, prediction: Tensor | None = None) -> None:
+    """Write input, map, outlines of the truth and of the prediction (by default the map beyond most healthy pixels)."""
     index = most_anomalous_slice(case.anomaly_map, case.label, case.slice_axis)
     picture = _gray_or_color(show_slice(case.image, case.slice_axis, index, flip=case.flip))
     heat = show_slice(calibrated, case.slice_axis, index, flip=case.flip)[..., 0]
     truth = show_slice(case.label, case.slice_axis, index, flip=case.flip)[..., 0] > 0
-    figure, axes = _new_figure(4, (4.0, 3.4))
+    found = heat >= 1
+    if prediction is not None:
+        found = show_slice(prediction, case.slice_axis, index, flip=case.flip)[..., 0] > 0
+    figure, axes = new_figure(4, (4.0, 3.4))
     titles = ("input" if case.image.ndim == 3 else f"input, slice {index}", "anomaly map", "truth", "prediction")
     for axis, title in zip(axes, titles, strict=True):
         axis.imshow(picture)
@@ -102,11 +107,11 @@ def save_case_figure(file: Path, case: Case, calibrated: Tensor) -> None:
     axes[1].images[0].remove()
     shown = axes[1].imshow(heat, cmap=_COLOR_MAP, vmin=0, vmax=1)
     figure.colorbar(shown, ax=axes[1], shrink=0.7)
-    for axis, mask, color in ((axes[2], truth, _TRUTH), (axes[3], heat >= 1, _PREDICTION)):
+    for axis, mask, color in ((axes[2], truth, _TRUTH), (axes[3], found, _PREDICTION)):
         if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
     figure.suptitle(f"{Path(case.name).name}, score {case.score:.4g}", fontsize=10)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tuple[float, float]]) -> None:
@@ -117,7 +122,7 @@ def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tup
         curves: by method, the first drawn thick.
         areas: by method, AUROC and AUPR for the legend.
     """
-    figure, (roc, recall_axis) = _new_figure(2, (5.5, 4.6))
+    figure, (roc, recall_axis) = new_figure(2, (5.5, 4.6))
     for number, (name, curve) in enumerate(curves.items()):
         if not curve.num_positives or not curve.num_negatives:
             continue
@@ -135,4 +140,4 @@ def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tup
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
-    _save(figure, file)
+    save_figure(figure, file)

@@ -14,13 +14,18 @@ from monai_anomaly.evaluation.baselines import trivial_maps
 from monai_anomaly.metrics.curves import Curve, average_precision, balanced_accuracy, best_dice, roc_auc
 from monai_anomaly.metrics.per_region_overlap import PerRegionOverlapMetric
 from monai_anomaly.metrics.score_distribution import LabeledScores
+from monai_anomaly.transforms.content_mask import content_mask
 from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
 from monai_anomaly.transforms.resize_images import resize_images
 
 
 @dataclass
 class Case:
-    """What is known of one case, arrays (C, ...) on the grid of the input file; ``flip`` as pictures need it."""
+    """What is known of one case, arrays (C, ...) on the grid of the input file; ``flip`` as pictures need it.
+
+    ``grade`` says how severe the disease is, None where the data set does not. ``content`` is above 0 where the
+    detector looked, in the organ, where that is less than the image's own content.
+    """
 
     name: str
     group: str
@@ -31,6 +36,8 @@ class Case:
     exclude: Tensor
     slice_axis: int = 2
     flip: bool = False
+    content: Tensor | None = None
+    grade: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Protocol:
 
     Args:
         name: in the tables.
-        region: "all" pixels, the photograph's "field_of_view", or the "content" of a volume, where it is not 0.
+        region: "all" pixels, the photograph's "field_of_view", or the "content" of a volume, above its background.
         size: images are resized to this height and width first, labels by nearest neighbor; None for the file's own.
         excluded: leave the excluded structures (the optic disc) out.
 
@@ -55,12 +62,12 @@ class Protocol:
     def __post_init__(self) -> None:
         check_option("region", self.region, ("all", "field_of_view", "content"))
 
-    def mask(self, image: Tensor, exclude: Tensor) -> Tensor:
+    def mask(self, image: Tensor, exclude: Tensor, content: Tensor | None = None) -> Tensor:
         """Return where pixels count, (1, ...) bool."""
         if self.region == "field_of_view":
             mask = field_of_view_mask(image)
         elif self.region == "content":
-            mask = image.amax(0, keepdim=True) > image.min()
+            mask = content_mask(image) if content is None else content > 0
         else:
             mask = torch.ones_like(exclude, dtype=torch.bool)
         return mask & (exclude == 0) if self.excluded else mask
@@ -91,6 +98,7 @@ class MapEvaluation:
         self.overlap = PerRegionOverlapMetric()
         self.image_scores: dict[str, list[float]] = {}
         self.image_labels: list[bool] = []
+        self.grades: list[int | None] = []
         self.rows: list[dict[str, Any]] = []
 
     def add(self, case: Case) -> None:
@@ -103,9 +111,11 @@ class MapEvaluation:
         check_same_grid("The label", case.image, case.label)
         image = self.protocol.resize(case.image)
         label = self.protocol.resize(case.label, nearest=True) > 0
-        mask = self.protocol.mask(image, self.protocol.resize(case.exclude, nearest=True))
+        content = None if case.content is None else self.protocol.resize(case.content, nearest=True)
+        mask = self.protocol.mask(image, self.protocol.resize(case.exclude, nearest=True), content)
         abnormal = case.group == "abnormal" or (case.group != "normal" and bool((case.label > 0).any()))
         self.image_labels.append(abnormal)
+        self.grades.append(case.grade)
         anomaly_map = self.protocol.resize(case.anomaly_map)
         own = LabeledScores()
         own.update(anomaly_map, label, mask)
@@ -163,6 +173,20 @@ class MapEvaluation:
         if labels.min() == labels.max():
             return []
         return [(name, np.stack((scores, labels), 1)) for name, scores in self.image_scores.items()]
+
+    def grade_rows(self) -> list[dict[str, Any]]:
+        """Return per method the AUROC of healthy images against each grade, and against all; empty without grades."""
+        grades = sorted({grade for grade in self.grades if grade})
+        healthy = ~np.array(self.image_labels, dtype=bool)
+        if not grades or not healthy.any():
+            return []
+        rows = []
+        for name, scores in self.image_scores.items():
+            pairs = np.stack((scores, ~healthy), 1).astype(float)
+            chosen = {f"0 vs {grade}": healthy | (np.array(self.grades) == grade) for grade in grades}
+            chosen["0 vs all"] = np.ones_like(healthy)
+            rows.append({"method": name, **{key: roc_auc(image_curve(pairs[part])) for key, part in chosen.items()}})
+        return rows
 
 
 def image_curve(pairs: np.ndarray) -> Curve:

@@ -12,13 +12,20 @@ from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.bootstrap import bootstrap_interval
 from monai_anomaly.evaluation.figures import save_curves
 from monai_anomaly.evaluation.map_evaluation import MapEvaluation, image_curve
+from monai_anomaly.evaluation.mask_evaluation import MaskEvaluation
 from monai_anomaly.evaluation.summary import summarize
 from monai_anomaly.metrics.curves import average_precision, balanced_accuracy, roc_auc
 
 Row = Mapping[str, Any]
 
 
-def write_report(folder: Path, evaluations: Sequence[MapEvaluation], notes: Sequence[str], seed: int = 0) -> Path:
+def write_report(
+    folder: Path,
+    evaluations: Sequence[MapEvaluation],
+    notes: Sequence[str],
+    seed: int = 0,
+    masks: MaskEvaluation | None = None,
+) -> Path:
     """Write ``report.md``, CSV tables and curves, and return the report's path.
 
     Args:
@@ -26,11 +33,14 @@ def write_report(folder: Path, evaluations: Sequence[MapEvaluation], notes: Sequ
         evaluations: one per protocol.
         notes: sentences that stand above the tables.
         seed: of the bootstrap.
+        masks: Dice of masks, None for a detector that gives maps alone.
     """
     lines = [f"# Evaluation of {evaluations[0].method}", "", *notes, ""]
     lines += [
         "AUROC, AUPR and Dice are in [0, 1]; Dice is at the threshold that makes it largest on these very labels."
     ]
+    if masks is not None:
+        lines += ["", *_mask_section(folder, masks, seed)]
     for evaluation in evaluations:
         lines += ["", *_protocol_section(folder, evaluation, seed)]
     pictures = sorted((folder / "cases").rglob("*.png"))
@@ -41,11 +51,19 @@ def write_report(folder: Path, evaluations: Sequence[MapEvaluation], notes: Sequ
     return write_atomically(folder / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def _mask_section(folder: Path, masks: MaskEvaluation, seed: int) -> list[str]:
+    summary = masks.summary(seed)
+    write_csv(folder / "masks_cases.csv", masks.table())
+    write_csv(folder / "masks_summary.csv", summary)
+    note = "The last row's threshold is the one that makes its mean Dice largest on these very labels."
+    return [f"## Masks: Dice by {masks.by}", "", note, "", *markdown_table(summary)]
+
+
 def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> list[str]:
     name = evaluation.protocol.name
     pooled, images = evaluation.pooled_rows(), _image_rows(evaluation, seed)
-    summary = summarize(evaluation.rows, evaluation.COLUMNS, seed)
-    tables = {"cases": evaluation.rows, "summary": summary, "pooled": pooled, "images": images}
+    summary, grades = summarize(evaluation.rows, evaluation.COLUMNS, seed), evaluation.grade_rows()
+    tables = {"cases": evaluation.rows, "summary": summary, "pooled": pooled, "images": images, "grades": grades}
     for table, rows in tables.items():
         if rows:
             write_csv(folder / f"{name}_{table}.csv", rows)
@@ -72,6 +90,8 @@ def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> lis
     ]
     if images:
         lines += ["", "### Images, lesioned against healthy", "", *markdown_table(images)]
+    if grades:
+        lines += ["", "### Images by grade, AUROC", "", *markdown_table(grades)]
     return lines
 
 

@@ -12,6 +12,7 @@ from monai.utils import convert_to_tensor
 
 from monai_anomaly.evaluation.figures import rows_run_up, save_case_figure
 from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
+from monai_anomaly.evaluation.mask_evaluation import MaskEvaluation
 from monai_anomaly.evaluation.report import write_report
 from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE, CASE
 
@@ -29,6 +30,9 @@ class EvaluationReport:
         slice_axis: of volumes, 0 to 2, or a function of the image that tells it.
         num_figures: cases drawn at most, None for all.
         seed: of the random rows and the bootstrap.
+        masks: by their names in the table, the keys of masks to compare with the labels; None for no such table.
+        dice_by: "subject" or "slice".
+        content_key: of the image that is 0 outside the organ, for the masks' trivial row.
     """
 
     def __init__(
@@ -40,6 +44,9 @@ class EvaluationReport:
         slice_axis: Any = 2,
         num_figures: int | None = None,
         seed: int = 0,
+        masks: Mapping[str, str] | None = None,
+        dice_by: str = "subject",
+        content_key: str = "image",
     ) -> None:
         self.folder = Path(output_dir)
         self.method = method
@@ -50,6 +57,10 @@ class EvaluationReport:
         self.evaluations = [
             MapEvaluation(Protocol(name=name, **arguments), method, seed) for name, arguments in protocols.items()
         ]
+        self.masks = dict(masks or {})
+        self.content_key = content_key
+        dark_lesions = bool(getattr(network, "dark_lesions", False))
+        self.mask_evaluation = MaskEvaluation(dice_by, dark_lesions) if masks else None
         self.num_drawn = 0
 
     def attach(self, engine: Engine) -> None:
@@ -61,6 +72,7 @@ class EvaluationReport:
         items: Sequence[Any] = engine.state.batch
         for item, output in zip(items, engine.state.output, strict=True):
             axis = self.slice_axis(item["raw"]) if callable(self.slice_axis) else self.slice_axis
+            content = convert_to_tensor(item[self.content_key]).cpu().mean(0, keepdim=True) if self.masks else None
             case = Case(
                 name=item[CASE],
                 group=item.get("group", "unlabeled"),
@@ -71,20 +83,27 @@ class EvaluationReport:
                 exclude=convert_to_tensor(item["exclude"]).cpu(),
                 slice_axis=axis,
                 flip=rows_run_up(item["raw"].affine, axis),
+                content=content,
+                grade=item.get("grade"),
             )
             for evaluation in self.evaluations:
                 evaluation.add(case)
+            masks = {name: convert_to_tensor(output[key]).cpu() for name, key in self.masks.items()}
+            if self.mask_evaluation is not None and content is not None:
+                self.mask_evaluation.add(case.name, content, case.label, masks, axis)
             if self.num_figures is None or self.num_drawn < self.num_figures:
                 calibrated = self.network.calibration(case.anomaly_map.to(self.network.calibration.levels.device))
-                save_case_figure(self.folder / "cases" / f"{case.name}.png", case, calibrated.cpu())
+                prediction = list(masks.values())[-1] if masks else None
+                save_case_figure(self.folder / "cases" / f"{case.name}.png", case, calibrated.cpu(), prediction)
                 self.num_drawn += 1
 
     def _finish(self, engine: Engine) -> None:
         if not self.evaluations[0].rows:
             return
-        notes = [f"Features: {self.network.feature_provenance}."]
+        provenance = getattr(self.network, "feature_provenance", None)
+        notes = [] if provenance is None else [f"Features: {provenance}."]
         failures = getattr(engine, "failures", [])
         if failures:
             notes.append(f"{len(failures)} cases failed and are not in these figures; see failures.csv.")
-        path = write_report(self.folder, self.evaluations, notes, self.seed)
+        path = write_report(self.folder, self.evaluations, notes, self.seed, self.mask_evaluation)
         logger.info("report: %s", path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 
@@ -18,12 +20,14 @@ class FailureReport:
 
     Args:
         output_dir: where the table goes.
+        failures_of: what have ``failures`` instead of the engine: data sets without the cases that failed.
 
     Raises:
         RuntimeError: at the end of the run, if a case failed.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, failures_of: Sequence[Any] | None = None) -> None:
+        self.failures_of = failures_of
         self.file = Path(output_dir) / "failures.csv"
 
     def attach(self, engine: Engine) -> None:
@@ -32,7 +36,8 @@ class FailureReport:
 
     def __call__(self, engine: Engine) -> None:
         """Report."""
-        failures: list[tuple[str, str]] = engine.failures
+        sources = [engine] if self.failures_of is None else self.failures_of
+        failures: list[tuple[str, str]] = list(dict.fromkeys(pair for source in sources for pair in source.failures))
         if not failures:
             self.file.unlink(missing_ok=True)
             return
@@ -44,6 +49,9 @@ class FailureReport:
         write_atomically(self.file, write)
         shown = "; ".join(f"{case}: {reason}" for case, reason in failures[:3])
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
-        counts = f"{len(failures)} of {engine.state.epoch_length} cases failed, the others are done"
+        total = engine.state.epoch_length
+        if self.failures_of is not None:
+            total = sum(map(len, self.failures_of)) + len(failures)
+        counts = f"{len(failures)} of {total} cases failed, the others are done"
         msg = f"{counts}: {shown}{more}. All reasons: {self.file}"
         raise RuntimeError(msg)

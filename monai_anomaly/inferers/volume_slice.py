@@ -108,9 +108,12 @@ class VolumeSliceInferer(SliceInferer):
             return resize_images(network(resized, *args, **kwargs), size)
 
         anomaly_map = super().__call__(inputs, on_slices)
+        return {ANOMALY_MAP: anomaly_map, ANOMALY_SCORE: self.slice_scores(anomaly_map)}
+
+    def slice_scores(self, anomaly_map: Tensor) -> Tensor:
+        """Return the scores (B, number of slices) of a map volume (B, 1, I, J, K)."""
         by_slice = convert_to_tensor(anomaly_map).movedim(self.spatial_dim + 2, 1)  # (B, slices, 1, ...)
-        scores = anomaly_score(by_slice.flatten(0, 1), self.top_k)
-        return {ANOMALY_MAP: anomaly_map, ANOMALY_SCORE: scores.view(len(inputs), -1)}
+        return anomaly_score(by_slice.flatten(0, 1), self.top_k).view(len(anomaly_map), -1)
 
     def axis_of(self, volume: Tensor) -> int:
         """Return the voxel axis, 0 to 2, that the slices of a volume (C, I, J, K) follow one another along."""

@@ -16,7 +16,12 @@ from torch import Tensor
 from monai_anomaly.checks import check_option, check_same_grid
 
 
-def lesion_mask(label: Tensor, values: Sequence[int] | None = None, polarity: str = "positive") -> Tensor:
+def lesion_mask(
+    label: Tensor,
+    values: Sequence[int] | None = None,
+    polarity: str = "positive",
+    lesions: Sequence[int] | None = None,
+) -> Tensor:
     """Return where a label file marks a lesion.
 
     Args:
@@ -24,6 +29,8 @@ def lesion_mask(label: Tensor, values: Sequence[int] | None = None, polarity: st
         values: every value the file may hold, the first of them the background; None for 0 and anything else.
         polarity: "positive": values other than the background mark; "auto": the value of most pixels is background,
             as some fundus sets store lesions black on white.
+        lesions: the values that mark, where others mean healthy structures (LiTS: 2, while 1 is the liver); None for
+            all but the background.
 
     Shape:
         output (1, ...), uint8 in {0, 1}.
@@ -41,6 +48,8 @@ def lesion_mask(label: Tensor, values: Sequence[int] | None = None, polarity: st
                 f"add what it means to the data spec's label_values, or mend the file."
             )
             raise ValueError(msg)
+    if lesions is not None:
+        return torch.isin(plain.long(), torch.tensor(list(lesions))).any(0, keepdim=True).to(torch.uint8)
     background: float = 0.0 if values is None else float(values[0])
     if polarity == "auto":
         background = float(plain.flatten().float().mode().values)
@@ -54,13 +63,21 @@ class LoadLesionMask(Transform):
         values: see `lesion_mask`.
         polarity: see `lesion_mask`.
         reader: handed to MONAI's LoadImage.
+        lesions: see `lesion_mask`.
 
     Raises:
         ValueError: unknown polarity or label values, or a mask on another grid than the image.
     """
 
-    def __init__(self, values: Sequence[int] | None = None, polarity: str = "positive", reader: Any = None) -> None:
+    def __init__(
+        self,
+        values: Sequence[int] | None = None,
+        polarity: str = "positive",
+        reader: Any = None,
+        lesions: Sequence[int] | None = None,
+    ) -> None:
         self.values = values
+        self.lesions = lesions
         self.polarity = check_option("polarity", polarity, ("positive", "auto"))
         self.loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)
 
@@ -74,7 +91,7 @@ class LoadLesionMask(Transform):
         union = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
         for file in [files] if isinstance(files, (str, Path)) else files:
             label = self.loader(file)
-            mask = lesion_mask(label, self.values, self.polarity)
+            mask = lesion_mask(label, self.values, self.polarity, self.lesions)
             mask = MetaTensor(mask, affine=label.affine) if isinstance(label, MetaTensor) else mask
             check_same_grid(f"The mask {Path(file).name}", image, mask)
             union |= convert_to_tensor(mask)
@@ -91,6 +108,7 @@ class LoadLesionMaskd(MapTransform):
         values: see `lesion_mask`.
         polarity: see `lesion_mask`.
         reader: handed to MONAI's LoadImage.
+        lesions: see `lesion_mask`.
         allow_missing_keys: leave a missing key missing instead of making an empty mask.
     """
 
@@ -101,11 +119,12 @@ class LoadLesionMaskd(MapTransform):
         values: Sequence[int] | None = None,
         polarity: str = "positive",
         reader: Any = None,
+        lesions: Sequence[int] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.ref_key = ref_key
-        self.transform = LoadLesionMask(values, polarity, reader)
+        self.transform = LoadLesionMask(values, polarity, reader, lesions)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with masks in place of files."""

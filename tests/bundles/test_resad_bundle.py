@@ -120,22 +120,8 @@ def test_volume_maps_keep_shape_and_affine(volume_model, run, tmp_path, rng, suf
     assert len(read_csv(tmp_path / "out" / "slice_scores.csv")) == 3
 
 
-def test_dicom_series_as_a_volume(volume_model, run, tmp_path, rng):
-    folder = tmp_path / "data" / "series"
-    folder.mkdir(parents=True)
-    volume = SimpleITK.GetImageFromArray(rng.integers(0, 1000, (3, 40, 48)).astype(np.int16))
-    volume.SetSpacing((0.5, 0.5, 3.0))
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for index in range(3):
-        one = volume[:, :, index]
-        tags = {"0008|0060": "CT", "0020|000e": "1.2.3.4", "0020|000d": "1.2.3", "0020|0013": str(index)}
-        tags["0008|0018"], tags["0020|0032"] = f"1.2.3.4.{index}", f"0\\0\\{3 * index}"
-        tags["0020|0037"] = "1\\0\\0\\0\\1\\0"
-        for tag, value in tags.items():
-            one.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{index}.dcm"))
-        writer.Execute(one)
+def test_dicom_series_as_a_volume(volume_model, run, tmp_path, rng, write_dicom_series):
+    write_dicom_series(tmp_path / "data" / "series", rng.integers(0, 1000, (3, 40, 48)).astype(np.int16))
     run(
         ["inference", "data_volume"],
         dataset_dir=str(tmp_path / "data"),

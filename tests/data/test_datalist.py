@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from monai_anomaly.data import (
 )
 from monai_anomaly.data.datalist import label_rules
 from monai_anomaly.data.phantoms import write_adam_layout, write_idrid_layout
+from monai_anomaly.data.phantoms.write import write_picture
 
 
 def groups(records):
@@ -68,7 +70,7 @@ def test_adam_splits_by_lesion_masks_whatever_the_folder(tmp_path):
     datalist = build_datalist(load_spec("adam"), root)
     assert groups(datalist["training"]) == {"normal": 3}
     assert groups(datalist["test"]) == {"abnormal": 2}
-    assert label_rules(root) == {"values": None, "polarity": "auto"}
+    assert label_rules(root) == {"values": None, "lesions": None, "organ": None, "polarity": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,20 @@ def test_splits_keep_patients_whole_and_repeat():
         split_by_patient(records[:1], 0.5)
     with pytest.raises(ValueError, match="calibration_fraction"):
         hold_out(records, 1.0)
+
+
+def test_eyeq_takes_good_images_by_grade(tmp_path):
+    for part, rows in (("train", [(0, 0, 0), (1, 1, 0), (2, 0, 2)]), ("test", [(3, 0, 0), (4, 0, 4), (5, 2, 3)])):
+        lines = [",image,quality,DR_grade"]
+        for number, quality, grade in rows:
+            lines.append(f"{number},{number}_left.jpeg,{quality},{grade}")
+            write_picture(tmp_path / part / f"{number}_left.jpeg", np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / f"Label_EyeQ_{part}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert detect_spec(tmp_path)["name"] == "eyeq"
+    datalist = build_datalist(load_spec("eyeq"), tmp_path)
+    assert [record["case"] for record in datalist["training"]] == ["train/0_left"]
+    assert {record["case"]: record["group"] for record in datalist["test"]} == {
+        "test/3_left": "normal",
+        "test/4_left": "abnormal",
+    }
+    assert [record.get("grade") for record in datalist["test"]] == [None, 4]

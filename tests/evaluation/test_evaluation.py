@@ -7,6 +7,7 @@ import torch
 from monai_anomaly.evaluation import (
     Case,
     MapEvaluation,
+    MaskEvaluation,
     Protocol,
     bootstrap_interval,
     summarize,
@@ -24,9 +25,8 @@ def make_case(name="a", lesion=True, shape=(40, 60), **more):
     anomaly_map = label * 5 + torch.rand(1, *shape, generator=torch.Generator().manual_seed(1))
     image = torch.rand(3, *shape, generator=torch.Generator().manual_seed(2)) * 200 + 20
     settings = {"group": "abnormal" if lesion else "normal", "exclude": torch.zeros(1, *shape), **more}
-    return Case(
-        name=name, image=image, anomaly_map=anomaly_map, score=float(anomaly_map.max()), label=label, **settings
-    )
+    settings.setdefault("score", float(anomaly_map.max()))
+    return Case(name=name, image=image, anomaly_map=anomaly_map, label=label, **settings)
 
 
 def test_a_perfect_map_and_the_trivial_ones():
@@ -146,3 +146,81 @@ def test_pictures_of_volumes_stand_upright(tmp_path):
     assert most_anomalous_slice(volume, volume.flip(3), 2) == 0
     save_overlay(tmp_path / "x.png", torch.rand(1, 40, 40, 3), torch.rand(1, 40, 40, 3))
     assert (tmp_path / "x.png").stat().st_size > 5_000
+
+
+def naive_dice(first, second):
+    shared = total = 0
+    for a, b in zip(first.flatten().tolist(), second.flatten().tolist(), strict=True):
+        shared += bool(a) and bool(b)
+        total += bool(a) + bool(b)
+    return 2 * shared / total
+
+
+@pytest.mark.parametrize("by", ["subject", "slice"])
+def test_dice_of_masks_by_subject_or_slice(by):
+    generator = torch.Generator().manual_seed(0)
+    evaluation = MaskEvaluation(by)
+    expected = []
+    for case in range(3):
+        label = (torch.rand(1, 6, 7, 4, generator=generator) > 0.7).float()
+        label[..., 1] = 0
+        if case == 2:
+            label[:] = 0
+        mask = (torch.rand(1, 6, 7, 4, generator=generator) > 0.5).float()
+        evaluation.add(str(case), torch.rand(1, 6, 7, 4, generator=generator), label, {"ours": mask})
+        units = [(mask, label)] if by == "subject" else [(mask[..., i], label[..., i]) for i in range(4)]
+        expected += [naive_dice(m, t) if t.any() else float("nan") for m, t in units]
+    found = [row["ours"] for row in evaluation.table()]
+    np.testing.assert_allclose(found, expected)
+    summary = evaluation.summary()
+    assert [row["measure"] for row in summary] == ["ours", "equalized intensity at its best threshold"]
+    assert summary[0]["num_left_out"] == sum(np.isnan(expected))
+    assert summary[0]["mean"] == pytest.approx(np.nanmean(expected))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_trivial_mask_takes_the_best_threshold_of_all(dark):
+    image = torch.linspace(1, 2, 400).view(1, 20, 20).clone()
+    image[:, :3] = 0  # outside
+    content = image[image > 0]
+    limit = content.quantile(0.2 if dark else 0.8)
+    label = ((image <= limit if dark else image >= limit) & (image > 0)).float()
+    evaluation = MaskEvaluation(dark_lesions=dark)
+    evaluation.add("a", image, label, {"none": torch.zeros_like(label)})
+    row = evaluation.table()[0]
+    assert row["none"] == 0
+    assert row["equalized intensity at its best threshold"] == pytest.approx(1, abs=0.02)
+
+
+def test_masks_on_another_grid_are_refused():
+    with pytest.raises(ValueError, match="The mask has the size 4 x 5, the label 4 x 4"):
+        MaskEvaluation().add("a", torch.rand(1, 4, 4), torch.zeros(1, 4, 4), {"m": torch.zeros(1, 4, 5)})
+    with pytest.raises(ValueError, match="dice_by must be one of"):
+        MaskEvaluation("volume")
+
+
+def test_content_is_not_ringing():
+    image = torch.zeros(1, 10, 10, 10)
+    image[:, 3:7, 3:7, 3:7] = 1
+    image[:, 3:7, 3:7, 2] = -0.5
+    mask = Protocol("strict", region="content").mask(image, torch.zeros_like(image))
+    assert int(mask.sum()) == 64
+    organ = torch.zeros_like(image)
+    organ[:, 3:5] = 1
+    assert int(Protocol("strict", region="content").mask(image, torch.zeros_like(image), organ).sum()) == 200
+
+
+def test_images_by_grade():
+    evaluation = MapEvaluation(Protocol("paper"), "ours")
+    for name, group, grade, score in (
+        ("a", "normal", None, 0.1),
+        ("b", "normal", None, 0.4),
+        ("c", "abnormal", 1, 0.2),
+        ("d", "abnormal", 4, 0.9),
+    ):
+        evaluation.add(make_case(name, lesion=False, group=group, grade=grade, score=score))
+    row = evaluation.grade_rows()[0]
+    assert row == {"method": "ours", "0 vs 1": 0.5, "0 vs 4": 1.0, "0 vs all": 0.75}
+    plain = MapEvaluation(Protocol("paper"), "ours")
+    plain.add(make_case("a"))
+    assert plain.grade_rows() == []

@@ -4,8 +4,9 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SliceInferer
 
-from monai_anomaly.inferers import AnomalyMapInferer, VolumeSliceInferer
+from monai_anomaly.inferers import AnomalyMapInferer, CutSliceInferer, VolumeSliceInferer
 from monai_anomaly.inferers.volume_slice import find_slice_axis
+from monai_anomaly.networks.nets import ASCNet
 
 
 def detector_of_slices(x):
@@ -94,3 +95,24 @@ def test_images(detector):
     assert (scored["anomaly_score"] < found["anomaly_score"]).all()
     with pytest.raises(ValueError, match="top_k"):
         AnomalyMapInferer(0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_cuts_of_a_volume_are_the_stack_of_its_slices_cuts(axis):
+    network = ASCNet(channels=(4, 8), dark_lesions=True).eval()
+    volume = MetaTensor(torch.rand(1, 1, 34, 36, 38), affine=torch.diag(torch.tensor([1.0, 2, 3, 1])))
+    volume[:, :, :10] = 0
+    size = [n for i, n in enumerate((34, 36, 38)) if i != axis]
+    with torch.no_grad():
+        found = CutSliceInferer(axis, sw_batch_size=5)(volume, network)
+        slices = volume.as_tensor().movedim(axis + 2, 0)[:, 0]
+        fence, wild, reconstruction = network.cuts(slices)
+    for key, cut in (("fence_cut", fence), ("wild_cut", wild), ("reconstruction", reconstruction)):
+        assert found[key].shape == volume.shape
+        assert torch.equal(found[key].affine, volume.affine)
+        assert cut.shape[2:] == torch.Size(size)
+        torch.testing.assert_close(found[key].as_tensor(), cut[:, :, None].movedim(0, axis + 2).reshape(volume.shape))
+    expected = (1 - found["reconstruction"].as_tensor()) * (volume.as_tensor() > 0)
+    torch.testing.assert_close(found["anomaly_map"].as_tensor(), expected)
+    assert found["anomaly_score"].shape == (1, volume.shape[axis + 2])
+    assert float(found["anomaly_score"].max()) == float(expected.max())

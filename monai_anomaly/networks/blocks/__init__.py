@@ -1,5 +1,6 @@
 """Parts that more than one network is built of."""
 
+from .conv_stage import ConvStage
 from .healthy_calibration import HealthyCalibration
 from .k_center_greedy import k_center_greedy
 from .memory_bank import MemoryBank
@@ -10,6 +11,7 @@ from .region_spatial_combination import RegionFilter, RegionSpatialCombination, 
 from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, wide_resnet50_2
 
 __all__ = [
+    "ConvStage",
     "HealthyCalibration",
     "MemoryBank",
     "MultiLevelFeatures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +58,22 @@ class HealthyCalibration(ResizableBuffers):
             msg = f"levels must be finite and non-decreasing (L,), L >= 2, got {tuple(levels.shape)}."
             raise ValueError(msg)
         self.levels = levels.detach().to(self.levels.device, torch.float32).clone()
+
+    def fit_distribution(self, scores: np.ndarray, weights: np.ndarray) -> None:
+        """Store the values at evenly spaced percentiles of a distribution.
+
+        Args:
+            scores: values, descending, (N,), at least one.
+            weights: how many pixels have each, (N,).
+        """
+        below = (weights.sum() - weights.cumsum() + weights / 2) / weights.sum()  # fraction of pixels below each score
+        levels = torch.linspace(0, 1, self.num_levels, dtype=torch.float64)
+        ascending, position = torch.from_numpy(scores[::-1].copy()), torch.from_numpy(below[::-1].copy())
+        right = torch.searchsorted(position, levels).clamp(1, max(len(position) - 1, 1)).clamp(max=len(position) - 1)
+        left = (right - 1).clamp(min=0)
+        step = (position[right] - position[left]).clamp(min=1e-300)
+        part = ((levels - position[left]) / step).clamp(0, 1)
+        self.fit(torch.lerp(ascending[left], ascending[right], part))
 
     def value_at(self, percentile: float) -> float:
         """Return the value below which ``percentile`` per cent of healthy pixels lie."""

@@ -1,0 +1,98 @@
+"""Interrupted trainings go on where their last epoch ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+
+from monai_anomaly.checks import check_file, check_range
+from monai_anomaly.data.writers import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingCheckpoint:
+    """Write everything a training needs to go on after each epoch or every few, and with ``resume`` start from there.
+
+    MONAI's CheckpointSaver writes in place: a run killed while it writes leaves half a file. Here the old checkpoint
+    stays until the new one is whole.
+
+    Args:
+        file: the checkpoint.
+        objects: by name, whatever has ``state_dict`` and ``load_state_dict``: networks, optimizers, handlers.
+        resume: load the file when the run starts.
+        save_interval: epochs between two savings, at least 1; the last one is always saved.
+        seed: of the run; a resumed one draws other numbers than the first epochs did.
+        settings: plain values that a resumed training must share with the one that was interrupted.
+
+    Raises:
+        FileNotFoundError: there is nothing to resume.
+        ValueError: the training to resume was another one.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        objects: Mapping[str, Any],
+        resume: bool = False,
+        save_interval: int = 1,
+        settings: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.file = Path(file)
+        self.objects = dict(objects)
+        if resume:
+            check_file("checkpoint", file, "there is no training to resume; start it with --resume false.")
+        check_range("save_interval", save_interval, 1)
+        self.resume = resume
+        self.save_interval = save_interval
+        self.seed = seed
+        self.settings = {name: str(value) for name, value in (settings or {}).items()}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the engine."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save."""
+        over = bool(engine.should_terminate) or engine.state.epoch >= engine.state.max_epochs
+        if engine.state.epoch % self.save_interval and not over:
+            return
+        progress = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length, "over": over}
+        progress |= {"settings": self.settings, "max_epochs": engine.state.max_epochs}
+        state = {name: value.state_dict() for name, value in self.objects.items()}
+        write_atomically(self.file, lambda path: torch.save({"progress": progress, "objects": state}, path))
+
+    def _load(self, engine: Engine) -> None:
+        checkpoint = torch.load(self.file, map_location=engine.state.device, weights_only=True)
+        progress, states = checkpoint["progress"], checkpoint["objects"]
+        self._compare(progress, sorted(states), engine.state.epoch_length)
+        for name, value in self.objects.items():
+            value.load_state_dict(states[name])
+        engine.state.epoch = progress["epoch"]
+        engine.state.iteration = progress["epoch"] * progress["epoch_length"]
+        ended_early = progress["over"] and progress["max_epochs"] == engine.state.max_epochs
+        if ended_early or progress["epoch"] >= engine.state.max_epochs:
+            logger.info("the training was over after epoch %d: what comes after it is done again", progress["epoch"])
+            engine.terminate()
+        else:
+            torch.manual_seed(self.seed + progress["epoch"])
+            set_rnd(engine.data_loader.dataset, self.seed + progress["epoch"])
+            logger.info("resumed after epoch %d of %d", progress["epoch"], engine.state.max_epochs)
+
+    def _compare(self, progress: Mapping[str, Any], names: list[str], epoch_length: int) -> None:
+        now = {**self.settings, "iterations an epoch": epoch_length, "objects": sorted(self.objects)}
+        then = {**progress["settings"], "iterations an epoch": progress["epoch_length"], "objects": names}
+        other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+        if other:
+            listed = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in other)
+            msg = f"{self.file} is of another training: {listed}. Resume with the settings it was started with."
+            raise ValueError(msg)

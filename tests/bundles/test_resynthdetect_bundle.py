@@ -1,0 +1,185 @@
+"""The ReSynthDetect bundle through its real configs: both stages, ablations, geometry, properties, and bad input."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+from monai_anomaly.workflows import check_bundle, config_files, find_bundle
+
+SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
+
+
+def read_csv(file):
+    with file.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture(scope="module")
+def stage_one(fundus_dir, run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resynthdetect")
+    run(["train_reconstruction"], bundle="resynthdetect", dataset_dir=str(fundus_dir), ckpt_dir=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage_two(stage_one, fundus_dir, run):
+    run(["train_localization"], bundle="resynthdetect", dataset_dir=str(fundus_dir), ckpt_dir=str(stage_one))
+    return stage_one
+
+
+def test_stages_leave_weights_and_tables(stage_two):
+    for name in ("reconstruction", "model"):
+        state = torch.load(stage_two / f"{name}.pt", weights_only=True)
+        assert state["calibration.levels"].shape == (1001,)
+        assert len(read_csv(stage_two / f"{name}_losses.csv")) == 2
+        assert (stage_two / f"{name}_checkpoint.pt").is_file()
+    reconstruction, model = (torch.load(stage_two / f"{n}.pt", weights_only=True) for n in ("reconstruction", "model"))
+    for name, value in reconstruction.items():
+        if name.startswith("encoder."):
+            assert torch.equal(value, model[f"reconstruction_{name}"])
+
+
+def test_inference_writes_maps_on_the_input_grid(stage_two, fundus_dir, run, tmp_path):
+    run(
+        ["inference"],
+        bundle="resynthdetect",
+        dataset_dir=str(fundus_dir),
+        output_dir=str(tmp_path),
+        ckpt_path=str(stage_two / "model.pt"),
+    )
+    cases = sorted((fundus_dir / "test" / "images").iterdir())
+    assert len(cases) == 2
+    for case in cases:
+        with Image.open(tmp_path / "test" / "images" / f"{case.stem}_anomaly_map.tif") as image:
+            anomaly_map = np.array(image)
+        assert anomaly_map.shape == (96, 128)
+        assert 0 <= anomaly_map.min() < anomaly_map.max() <= 1
+        assert (tmp_path / "test" / "images" / f"{case.stem}_overlay.png").is_file()
+    rows = read_csv(tmp_path / "scores.csv")
+    assert len(rows) == 2
+    assert 0 < float(rows[0]["anomaly_score"]) < 1
+
+
+def test_evaluation(stage_two, fundus_dir, run, tmp_path):
+    run(
+        ["train_localization", "evaluate"],
+        bundle="resynthdetect",
+        dataset_dir=str(fundus_dir),
+        ckpt_dir=str(stage_two),
+        output_dir=str(tmp_path),
+    )
+    rows = {row["method"]: row for row in read_csv(tmp_path / "strict_pooled.csv")}
+    assert {"ReSynthDetect", "white top-hat", "larger top-hat", "random"} <= set(rows)
+    assert (tmp_path / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [path.stem for path in sorted(find_bundle("resynthdetect").glob("configs/ablation_*.yaml"))],
+)
+def test_ablations_of_tables_3_and_4(overlay, stage_one, fundus_dir, run, tmp_path):
+    shutil.copy(stage_one / "reconstruction.pt", tmp_path)
+    override = {"source_dir": str(fundus_dir / "test" / "images")} if overlay == "ablation_texture" else {}
+    workflow = run(
+        ["train_localization", overlay],
+        bundle="resynthdetect",
+        dataset_dir=str(fundus_dir),
+        ckpt_dir=str(tmp_path),
+        max_epochs=1,
+        warmup_epochs=0,
+        **override,
+    )
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    trained = torch.load(stage_one / "reconstruction.pt", weights_only=True)["encoder.stages.0.0.conv.weight"]
+    get = workflow.parser.get_parsed_content
+    if overlay == "ablation_image":
+        assert torch.equal(state["reconstruction.encoder.stages.0.0.conv.weight"], trained)
+    elif overlay == "ablation_no_reconstruction":
+        assert not any(name.startswith("reconstruction") for name in state)
+    elif overlay == "ablation_random_features":
+        assert not torch.equal(state["reconstruction_encoder.stages.0.0.conv.weight"], trained)
+    elif overlay == "ablation_texture":
+        assert len(get("source")) == 2
+    else:
+        transform = get("train::dataset").transform.transforms[0].transform
+        assert (transform.use_perlin, transform.use_self_mix) == (
+            overlay != "ablation_no_mask",
+            overlay != "ablation_no_self_mix",
+        )
+
+
+def test_there_are_six_ablations():
+    assert len(list(find_bundle("resynthdetect").glob("configs/ablation_*.yaml"))) == 6
+
+
+def test_an_interrupted_training_resumes(stage_one, fundus_dir, run, tmp_path):
+    shutil.copy(stage_one / "reconstruction.pt", tmp_path)
+    settings = {"bundle": "resynthdetect", "dataset_dir": str(fundus_dir), "ckpt_dir": str(tmp_path)}
+    run(["train_localization"], **settings)
+    workflow = run(["train_localization"], **settings, resume=True, max_epochs=3)
+    assert workflow.parser.get_parsed_content("train::trainer").state.epoch == 3
+    assert [row["epoch"] for row in read_csv(tmp_path / "model_losses.csv")] == ["1", "2", "3"]
+
+
+def test_properties_and_zoo_checks(stage_two, fundus_dir):
+    for config, kind, weights in (
+        ("train_reconstruction", "train", {"ckpt_dir": str(stage_two)}),
+        ("train_localization", "train", {"ckpt_dir": str(stage_two)}),
+        ("inference", "infer", {"ckpt_path": str(stage_two / "model.pt")}),
+    ):
+        files = config_files(find_bundle("resynthdetect"), [config, "smoke"])
+        workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, dataset_dir=str(fundus_dir), **weights)
+        workflow.initialize()
+        assert not workflow.check_properties()
+        workflow.finalize()
+    assert len(check_bundle(find_bundle("resynthdetect"), SCHEMA)) == 4
+
+
+class TestBadInput:
+    def test_unreadable_training_images_are_named_in_the_end(self, run, fundus_dir, tmp_path):
+        data = tmp_path / "data"
+        shutil.copytree(fundus_dir, data)
+        (data / "train" / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+        with pytest.raises(RuntimeError) as caught:
+            run(
+                ["train_reconstruction"],
+                bundle="resynthdetect",
+                dataset_dir=str(data),
+                ckpt_dir=str(tmp_path / "m"),
+            )
+        assert "1 of 5 cases failed" in chain(caught.value)
+        assert "train/images/broken" in chain(caught.value)
+        assert (tmp_path / "m" / "reconstruction.pt").is_file()
+
+    @pytest.mark.parametrize(
+        ("override", "reason"),
+        [
+            ({}, "train the autoencoder first"),
+            ({"image_size": "[60, 62]"}, "Input width 62 is not a multiple of 4; pad to 64"),
+            ({"reconstruction_ckpt": None, "size_fraction": "[0.9, 1.5]"}, "size_fraction must be"),
+            ({"reconstruction_ckpt": None, "clahe_color": "labs"}, "Did you mean 'lab'"),
+            ({"reconstruction_ckpt": None, "source_dir": "/none"}, "does not exist"),
+        ],
+    )
+    def test_localization_says_what_is_wrong(self, run, fundus_dir, tmp_path, override, reason):
+        settings = {"dataset_dir": str(fundus_dir), "ckpt_dir": str(tmp_path)}
+        if "image_size" in override:
+            settings["reconstruction_ckpt"] = None
+        with pytest.raises((RuntimeError, ValueError, OSError)) as caught:
+            run(["train_localization"], bundle="resynthdetect", **{**settings, **override})
+        assert reason in chain(caught.value)
+
+
+def chain(error):
+    """Return the messages of an error and of what led to it."""
+    text = ""
+    while error is not None:
+        text += f"{error}\n"
+        error = error.__cause__ or error.__context__
+    return text
