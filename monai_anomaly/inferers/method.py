@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
@@ -13,14 +14,21 @@ class MethodInferer(Inferer):
 
     Args:
         method: the method's name.
+        amp: on a CPU, compute in bfloat16 and return float32: twice as fast where the processor has such units. (The
+            `amp` of MONAI's engines speaks to CUDA only.)
 
     Raises:
         AttributeError: while running, the network has no such method.
     """
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, amp: bool = False) -> None:
         self.method = method
+        self.amp = amp
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return what the method returns."""
-        return getattr(network, self.method)(inputs, *args, **kwargs)
+        call = getattr(network, self.method)
+        if not self.amp or inputs.device.type != "cpu":
+            return call(inputs, *args, **kwargs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return call(inputs, *args, **kwargs).float()
