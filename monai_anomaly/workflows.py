@@ -22,6 +22,7 @@ __all__ = [
     "StrictConfigWorkflow",
     "bundles_folder",
     "check_bundle",
+    "check_flags",
     "config_files",
     "find_bundle",
     "guard",
@@ -100,6 +101,20 @@ def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None) -> None:
         check_file(
             "ckpt_path", ckpt_path, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE)."
         )
+
+
+def check_flags(**flags: Any) -> None:
+    """Check that switches are switches: ``python -m monai.bundle run`` passes "--amp false" on as text, which is true.
+
+    Raises:
+        TypeError: neither True nor False.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            capital = str(flag).capitalize()
+            remedy = f"--{name} {capital if capital in ('True', 'False') else 'True'}"
+            msg = f"{name} must be True or False, got {flag!r}; with monai.bundle write it with a capital ({remedy})."
+            raise TypeError(msg)
 
 
 class StrictConfigWorkflow(ConfigWorkflow):

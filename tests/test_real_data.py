@@ -5,6 +5,7 @@ from collections import Counter
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monai_anomaly.data import load_datalist
@@ -62,12 +63,15 @@ def test_the_liver_of_a_real_ct_through_mask_window_and_cuts(real_data, run, bra
     for part, name in (("images", "ct_slab.nii.gz"), ("organs", "ct_slab_liver.nii.gz")):
         (tmp_path / "data" / "test" / part).mkdir(parents=True)
         (tmp_path / "data" / "test" / part / "ct.nii.gz").write_bytes((source / name).read_bytes())
+    weights = torch.load(brain_model, weights_only=True)
+    weights["_trained_for_dark"].fill_(True)
+    torch.save(weights, tmp_path / "model.pt")
     run(
         ["inference"],
         bundle="ascnet",
         dataset_dir=str(tmp_path / "data"),
         output_dir=str(tmp_path / "out"),
-        ckpt_path=str(brain_model),
+        ckpt_path=str(tmp_path / "model.pt"),
         window="[-100, 240]",
         organ="file",
         dark_lesions="True",

@@ -48,7 +48,7 @@ class TrainingCheckpoint:
         self.file = Path(file)
         self.objects = dict(objects)
         if resume:
-            check_file("checkpoint", file, "there is no training to resume; start it with --resume false.")
+            check_file("checkpoint", file, "there is no training to resume; start it without --resume.")
         check_range("save_interval", save_interval, 1)
         self.resume = resume
         self.save_interval = save_interval

@@ -303,6 +303,7 @@ class TestBadInput:
             ({"ckpt_path": "/none.pt"}, "fit the detector first"),
             ({"output_dir": "/proc/none"}, "is not writable"),
             ({"in_channels": "1"}, "size mismatch"),
+            ({"calibrated": "'false'"}, "calibrated must be True or False, got 'false'"),
         ],
     )
     def test_guards(self, run, fundus_dir, fundus_model, tmp_path, override, reason):

@@ -144,6 +144,17 @@ def test_train_and_inference_say_the_same():
             assert train[key] == inference[key], f"{bundle.name}: {key}"
 
 
+def test_every_switch_is_checked():
+    """Text from the command line, "false", would be true."""
+    for file in ROOT.glob("bundles/*/configs/*.yaml"):
+        config = yaml.safe_load(file.read_text(encoding="ascii"))
+        if "initialize" not in config:
+            continue  # an overlay
+        switches = {key for key, value in config.items() if isinstance(value, bool)}
+        calls = " ".join(line for line in config["initialize"] if "check_flags" in line)
+        assert switches <= set(re.findall(r"(\w+)=@", calls)), file
+
+
 def test_config_expressions_are_short_and_targets_are_whole():
     count = 0
     for file in ROOT.glob("bundles/*/configs/*.yaml"):

@@ -202,6 +202,6 @@ def _check_lesions(network: ASCNet, incompatible_keys: object) -> None:
     if trained != wanted:
         msg = (
             f"The weights were trained with dark_lesions={trained}, the network has {wanted}; set it as in the "
-            f"training (--dark_lesions {str(trained).lower()}), with the same window and organ."
+            f"training (--dark_lesions {trained}), with the same window and organ."
         )
         raise ValueError(msg)
