@@ -4,9 +4,9 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SliceInferer
 
-from monai_anomaly.inferers import AnomalyMapInferer, CutSliceInferer, VolumeSliceInferer
+from monai_anomaly.inferers import AnomalyMapInferer, CutSliceInferer, MethodInferer, VolumeSliceInferer
 from monai_anomaly.inferers.volume_slice import find_slice_axis
-from monai_anomaly.networks.nets import ASCNet
+from monai_anomaly.networks.nets import ASCNet, ReconstructionAutoencoder
 
 
 def detector_of_slices(x):
@@ -116,3 +116,14 @@ def test_cuts_of_a_volume_are_the_stack_of_its_slices_cuts(axis):
     torch.testing.assert_close(found["anomaly_map"].as_tensor(), expected)
     assert found["anomaly_score"].shape == (1, volume.shape[axis + 2])
     assert float(found["anomaly_score"].max()) == float(expected.max())
+
+
+def test_a_method_in_bfloat16_on_a_cpu_gives_float32():
+    network = ReconstructionAutoencoder(1, (4, 8)).eval()
+    images = torch.rand(1, 1, 16, 16)
+    exact = MethodInferer("reconstruct")(images, network)
+    found = MethodInferer("reconstruct", amp=True)(images, network)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=0.02)
+    assert torch.equal(exact, network.reconstruct(images))
