@@ -107,7 +107,7 @@ def test_ablations_of_tables_3_and_4(overlay, stage_one, fundus_dir, run, tmp_pa
     elif overlay == "ablation_texture":
         assert len(get("source")) == 2
     else:
-        transform = get("train::dataset").transform.transforms[0].transform
+        transform = get("train::dataset").transform.flatten().transforms[-1].transform
         assert (transform.use_perlin, transform.use_self_mix) == (
             overlay != "ablation_no_mask",
             overlay != "ablation_no_self_mix",
