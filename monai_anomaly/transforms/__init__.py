@@ -2,17 +2,21 @@
 
 from .anomaly_score import AnomalyScore, AnomalyScored, anomaly_score
 from .brain_mask import BrainMask, BrainMaskd, brain_mask
+from .bruchs_membrane import estimate_bruchs_membrane, estimate_inner_surface
 from .calibrate import CalibrateAnomalyMap, CalibrateAnomalyMapd, calibrate_anomaly_map
 from .check_image import CheckImage, CheckImaged, check_image
 from .clahe import CLAHE, CLAHEd, clahe
 from .clean_mask import ConfirmMask, ConfirmMaskd, OpenMask, OpenMaskd, confirm_mask, open_mask
 from .content_mask import background_value, content_mask
 from .field_of_view_mask import FieldOfViewMask, FieldOfViewMaskd, field_of_view_mask
+from .fill_mask import fill_mask
+from .flatten import FlattenToBruchsMembrane, FlattenToBruchsMembraned, shift_a_scans
 from .lesion_mask import LoadLesionMask, LoadLesionMaskd, lesion_mask
 from .organ_mask import MaskToOrgan, MaskToOrgand, mask_to_organ
 from .peak_threshold import HistogramPeakThreshold, HistogramPeakThresholdd, histogram_peaks, peak_threshold
 from .perlin import perlin_noise
 from .resize_images import resize_images
+from .retina_mask import RetinaMask, RetinaMaskd, retina_mask
 from .synthetic_lesion import RandSyntheticLesion, RandSyntheticLesiond, fusion_weights, perlin_mask, self_mix
 
 __all__ = [
@@ -30,6 +34,8 @@ __all__ = [
     "ConfirmMaskd",
     "FieldOfViewMask",
     "FieldOfViewMaskd",
+    "FlattenToBruchsMembrane",
+    "FlattenToBruchsMembraned",
     "HistogramPeakThreshold",
     "HistogramPeakThresholdd",
     "LoadLesionMask",
@@ -40,6 +46,8 @@ __all__ = [
     "OpenMaskd",
     "RandSyntheticLesion",
     "RandSyntheticLesiond",
+    "RetinaMask",
+    "RetinaMaskd",
     "anomaly_score",
     "background_value",
     "brain_mask",
@@ -48,7 +56,10 @@ __all__ = [
     "clahe",
     "confirm_mask",
     "content_mask",
+    "estimate_bruchs_membrane",
+    "estimate_inner_surface",
     "field_of_view_mask",
+    "fill_mask",
     "fusion_weights",
     "histogram_peaks",
     "lesion_mask",
@@ -58,5 +69,7 @@ __all__ = [
     "perlin_mask",
     "perlin_noise",
     "resize_images",
+    "retina_mask",
     "self_mix",
+    "shift_a_scans",
 ]

@@ -1,0 +1,215 @@
+"""OCT flattened to Bruch's membrane, and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys, convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
+from torch import Tensor
+
+from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.transforms.bruchs_membrane import estimate_bruchs_membrane
+from monai_anomaly.transforms.fill_mask import fill_of_scans
+
+logger = logging.getLogger(__name__)
+
+_MODES = ("nearest", "bilinear")
+
+
+def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
+    """Return the image with each A-scan moved deeper by its shift; what comes in is 0.
+
+    Args:
+        image: (C, rows, A-scans, ...).
+        shifts: in rows, (A-scans, ...); whole numbers, or floats for linear interpolation between rows.
+        depth_axis: spatial axis along which A-scans run.
+
+    Shape:
+        output as the image, of its type; floats where shifts are fractions.
+
+    Raises:
+        ValueError: shifts of another shape than the A-scans.
+    """
+    scans = image.movedim(depth_axis + 1, 1)
+    if shifts.shape != scans.shape[2:]:
+        msg = f"Shifts are {tuple(shifts.shape)}, the image's A-scans {tuple(scans.shape[2:])}; give one for each."
+        raise ValueError(msg)
+    whole = torch.floor(shifts)
+    part = (shifts - whole).to(torch.float32)
+    result = _moved(scans, whole.to(torch.int32))
+    if bool(part.any()):
+        result = torch.lerp(result.float(), _moved(scans, whole.to(torch.int32) + 1).float(), part)
+    return result.movedim(1, depth_axis + 1)
+
+
+def _moved(scans: Tensor, shifts: Tensor) -> Tensor:
+    """Return (C, rows, ...) moved by whole rows: row by row, all A-scans at once."""
+    channels, depth = scans.shape[:2]
+    width = shifts.numel()
+    offsets = shifts.reshape(-1).long()
+    low, high = int(offsets.amin()), int(offsets.amax())
+    place = torch.arange(width)
+    flat = scans.reshape(channels, -1)
+    result = torch.empty_like(flat).reshape(channels, depth, width)
+    for row in range(depth):
+        source = row - offsets
+        whole = high <= row < depth + low
+        index = (source if whole else source.clamp(0, depth - 1)) * width + place
+        for channel in range(channels):
+            torch.index_select(flat[channel], 0, index, out=result[channel, row])
+        if not whole:
+            result[:, row, (source < 0) | (source >= depth)] = 0
+    return result.reshape(scans.shape)
+
+
+class FlattenToBruchsMembrane(InvertibleTransform):
+    """Shift every A-scan so that Bruch's membrane lies on one row; ``inverse`` shifts them back.
+
+    With ``mode="nearest"`` shifts are whole rows, and the way back gives every pixel that was not shifted out of the
+    image, exactly. B-scans that show no membrane take the next one's rows.
+
+    Args:
+        depth_axis: spatial axis along which A-scans run; 0 for (C, rows, A-scans[, B-scans]).
+        row_fraction: where the membrane goes, over the number of rows, in [0, 1); None for its median row.
+        mode: "nearest", whole rows; "bilinear", fractions, which blurs along the depth.
+        fill_value: B-scans' white fill, see `fill_mask`; None for none.
+
+    Shape:
+        (C, rows, A-scans) or (C, rows, A-scans, B-scans) in and out.
+
+    Raises:
+        ValueError: arguments out of range, rows of another shape than the A-scans, or no membrane in any B-scan.
+    """
+
+    def __init__(
+        self,
+        depth_axis: int = 0,
+        row_fraction: float | None = None,
+        mode: str = "nearest",
+        fill_value: float | None = 250.0,
+    ) -> None:
+        self.depth_axis = check_option("depth_axis", depth_axis, (0, 1, 2))
+        self.mode = check_option("mode", mode, _MODES)
+        if row_fraction is not None:
+            check_range("row_fraction", row_fraction, 0, 1)
+        self.row_fraction, self.fill_value = row_fraction, fill_value
+
+    def shifts(self, image: Tensor, membrane: Tensor | None = None) -> Tensor:
+        """Return the shifts in rows, (A-scans, ...) float32.
+
+        Args:
+            image: (C, rows, A-scans, ...).
+            membrane: its rows, (A-scans, ...), where they are known; by default they are estimated.
+        """
+        plain = convert_to_tensor(image)
+        depth = plain.shape[self.depth_axis + 1]
+        others = [n for axis, n in enumerate(plain.shape[1:]) if axis != self.depth_axis]
+        if membrane is None:
+            seen = None if self.fill_value is None else ~fill_of_scans(plain, self.fill_value, self.depth_axis)
+            membrane = estimate_bruchs_membrane(plain, self.depth_axis, seen)
+        rows = convert_to_tensor(membrane).float()
+        if list(rows.shape) != others:
+            msg = f"Bruch's membrane is {tuple(rows.shape)}, the image's A-scans {tuple(others)}; give a row for each."
+            raise ValueError(msg)
+        rows = _without_gaps(rows)
+        target = rows.median() if self.row_fraction is None else torch.tensor(self.row_fraction * depth)
+        return target.round() - rows
+
+    def __call__(self, data: Tensor, membrane: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
+        """Return the flattened image.
+
+        Args:
+            data: the image.
+            membrane: see `shifts`.
+            shifts: of another image of the same eye, to move this one alike; ``membrane`` is not needed then.
+        """
+        if shifts is None:
+            shifts = self.shifts(data, membrane)
+        used = shifts.round() if self.mode == "nearest" else shifts
+        result = self._shift(data, used)
+        if isinstance(result, MetaTensor):
+            self.push_transform(result, extra_info={"shifts": used})
+        return result
+
+    def inverse(self, data: Tensor) -> Tensor:
+        """Return the image as it was, but for what was shifted out of it."""
+        info = self.pop_transform(data)
+        return self._shift(data, -info[TraceKeys.EXTRA_INFO]["shifts"])
+
+    def _shift(self, data: Tensor, shifts: Tensor) -> Tensor:
+        result = shift_a_scans(convert_to_tensor(data), shifts, self.depth_axis)
+        return convert_to_dst_type(result, data, dtype=result.dtype)[0]
+
+
+def _without_gaps(rows: Tensor) -> Tensor:
+    """Return the rows with B-scans of NaN filled by the nearest ones that are known."""
+    columns = rows.reshape(len(rows), -1)
+    known = torch.isfinite(columns).all(0)
+    if not bool(known.any()):
+        msg = (
+            "No Bruch's membrane is seen in any B-scan; expected a bright band across. Check depth_axis, or give its "
+            "rows (membrane)."
+        )
+        raise ValueError(msg)
+    if not bool(known.all()):
+        missing = int((~known).sum())
+        logger.warning("%d of %d B-scans show no Bruch's membrane: they move as the next ones do.", missing, len(known))
+        places = torch.arange(len(known))
+        nearest = (places[:, None] - places[known]).abs().argmin(1)
+        columns = columns[:, known][:, nearest]
+    return columns.reshape(rows.shape)
+
+
+class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
+    """Dictionary version of `FlattenToBruchsMembrane`: what the first key shows moves all.
+
+    Args:
+        keys: images and labels of one eye on one grid; the membrane is looked for in the first.
+        depth_axis: see `FlattenToBruchsMembrane`.
+        row_fraction: see `FlattenToBruchsMembrane`.
+        mode: one for all, or one for each key; labels take "nearest".
+        fill_value: see `FlattenToBruchsMembrane`.
+        membrane_key: of the membrane's rows, where they are known, (A-scans, ...); where the data have no such key, or
+            None there, they are estimated.
+        allow_missing_keys: do nothing where a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        depth_axis: int = 0,
+        row_fraction: float | None = None,
+        mode: str | Sequence[str] = "nearest",
+        fill_value: float | None = 250.0,
+        membrane_key: str | None = "membrane",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.membrane_key = membrane_key
+        self.transforms = [
+            FlattenToBruchsMembrane(depth_axis, row_fraction, one, fill_value)
+            for one in ensure_tuple_rep(mode, len(self.keys))
+        ]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data flattened."""
+        result = dict(data)
+        shifts = None
+        for key, transform in self.key_iterator(result, self.transforms):
+            if shifts is None:
+                shifts = transform.shifts(result[key], result.get(self.membrane_key))
+            result[key] = transform(result[key], shifts=shifts)
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data as they were."""
+        result = dict(data)
+        for key, transform in self.key_iterator(result, self.transforms):
+            result[key] = transform.inverse(result[key])
+        return result

@@ -1,0 +1,211 @@
+"""Bruch's membrane, flattening to it, the retina's mask and the white fill, on phantoms whose membrane is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+
+from monai_anomaly.data.phantoms import oct_phantom
+from monai_anomaly.transforms import (
+    FlattenToBruchsMembrane,
+    FlattenToBruchsMembraned,
+    RetinaMask,
+    RetinaMaskd,
+    estimate_bruchs_membrane,
+    estimate_inner_surface,
+    fill_mask,
+    retina_mask,
+    shift_a_scans,
+)
+from monai_anomaly.transforms.bruchs_membrane import _path
+
+EVERYTHING = ("PED", "SRF", "drusen", "IRF")
+
+
+def scan_of(shape=(256, 192, 4), lesions=(), difficulty=0.3, seed=0):
+    """A phantom with rows first, (1, rows, A-scans, B-scans), and its membrane's rows."""
+    phantom = oct_phantom(shape, lesions, difficulty, seed)
+    image = torch.from_numpy(phantom.image).movedim(1, 0)[None].contiguous()
+    return image, torch.from_numpy(phantom.structures["bruchs_membrane"]), phantom
+
+
+@pytest.mark.parametrize("lesions", [(), ("PED",), ("drusen", "SRF"), EVERYTHING])
+@pytest.mark.parametrize(("difficulty", "limit"), [(0.0, 1.0), (1.0, 2.0)])
+@pytest.mark.parametrize("shape", [(512, 496, 3), (256, 192, 4), (128, 128, 2)])
+def test_membrane_of_phantoms(shape, lesions, difficulty, limit):
+    for seed in (0, 1):
+        image, truth, _ = scan_of(shape, lesions, difficulty, seed)
+        found = estimate_bruchs_membrane(image)
+        assert found.shape == truth.shape
+        assert (found - truth).abs().mean() < limit
+
+
+def test_membrane_of_all_b_scans_at_once_is_that_of_each_alone():
+    image, _, _ = scan_of(lesions=EVERYTHING)
+    alone = torch.stack([estimate_bruchs_membrane(image[..., i]) for i in range(image.shape[-1])], -1)
+    torch.testing.assert_close(estimate_bruchs_membrane(image), alone, atol=1e-3, rtol=0)
+
+
+def test_membrane_does_not_depend_on_scale_axis_or_side():
+    image, truth, _ = scan_of()
+    found = estimate_bruchs_membrane(image)
+    torch.testing.assert_close(estimate_bruchs_membrane(image / 7.0 + 3), found, atol=0.05, rtol=0)
+    torch.testing.assert_close(estimate_bruchs_membrane(image.movedim(1, 2), depth_axis=1), found)
+    mirrored = estimate_bruchs_membrane(image.flip(2)).flip(0)  # the other eye
+    assert (mirrored - truth).abs().mean() < 1
+
+
+@pytest.mark.parametrize("image", [torch.zeros(1, 96, 128), torch.ones(1, 96, 128), torch.rand(1, 496, 512)])
+def test_no_membrane_is_seen_where_there_is_none(image):
+    membrane = estimate_bruchs_membrane(image)
+    assert membrane.isnan().all()
+    assert estimate_inner_surface(image, membrane).isnan().all()
+    assert not retina_mask(image).any()
+
+
+def test_not_a_number_and_what_the_mask_leaves_out_do_not_count():
+    image, truth, _ = scan_of((256, 192, 1))
+    broken = image.float()
+    broken[0, 150:, 40:60] = float("nan")
+    assert (estimate_bruchs_membrane(broken) - truth).abs().mean() < 1
+    mask = torch.ones_like(image)
+    mask[0, :30] = mask[0, 170:] = 0
+    painted = torch.where(mask > 0, image, 255)
+    assert (estimate_bruchs_membrane(painted, mask=mask) - truth).abs().mean() < 1
+
+
+def test_too_few_rows_for_a_membrane():
+    with pytest.raises(ValueError, match="rows of an A-scan must be at least 32, got 20"):
+        estimate_bruchs_membrane(torch.rand(1, 20, 64))
+
+
+def test_path_is_the_best_of_all():
+    rng = np.random.default_rng(0)
+    gain = rng.random((5, 4, 2))
+    found = _path(gain, 1, 0.1)
+    for scan in range(2):
+        worth = {
+            rows: sum(gain[row, i, scan] for i, row in enumerate(rows)) - 0.1 * np.abs(np.diff(rows)).sum()
+            for rows in itertools.product(range(5), repeat=4)
+            if np.abs(np.diff(rows)).max() <= 1
+        }
+        assert tuple(found[:, scan]) == max(worth, key=worth.get)
+
+
+class TestFlatten:
+    def test_equals_a_loop_over_a_scans_and_comes_back(self):
+        image, truth, _ = scan_of(lesions=EVERYTHING)
+        transform = FlattenToBruchsMembrane()
+        flat = transform(MetaTensor(image), truth)
+        shifts = transform.shifts(image, truth).round().int()
+        expected = torch.zeros_like(image)
+        kept = torch.zeros_like(image, dtype=torch.bool)
+        for a, b in itertools.product(*map(range, truth.shape)):
+            for row in range(192):
+                if 0 <= row + shifts[a, b] < 192:
+                    expected[0, row + shifts[a, b], a, b] = image[0, row, a, b]
+                    kept[0, row, a, b] = True
+        assert torch.equal(flat.as_tensor(), expected)
+        back = transform.inverse(flat)
+        assert torch.equal(back.as_tensor(), torch.where(kept, image, 0))
+        assert 0.8 < kept.float().mean() < 1
+        assert flat.dtype == back.dtype == torch.uint8
+
+    @pytest.mark.parametrize(("fraction", "row"), [(None, None), (0.7, 134)])
+    def test_membrane_lies_on_one_row(self, fraction, row):
+        image, truth, _ = scan_of()
+        flat = FlattenToBruchsMembrane(row_fraction=fraction)(image)
+        again = estimate_bruchs_membrane(flat)
+        assert (again - (again.median() if row is None else row)).abs().mean() < 1
+        if row is None:
+            assert abs(float(again.median() - truth.median())) < 1.5
+
+    @pytest.mark.parametrize("depth_axis", [0, 1, 2])
+    def test_any_axis_and_a_single_b_scan(self, depth_axis):
+        image, truth, _ = scan_of((96, 100, 1))
+        turned = image.movedim(1, depth_axis + 1)
+        flat = FlattenToBruchsMembrane(depth_axis)(turned, truth)
+        torch.testing.assert_close(flat.movedim(depth_axis + 1, 1), FlattenToBruchsMembrane()(image, truth))
+        torch.testing.assert_close(
+            FlattenToBruchsMembrane()(image[..., 0], truth[:, 0]), flat.movedim(depth_axis + 1, 1)[..., 0]
+        )
+
+    def test_fractions_interpolate(self):
+        image = torch.arange(40.0).reshape(1, 40, 1).expand(1, 40, 3)
+        moved = shift_a_scans(image, torch.tensor([0.0, 0.25, -1.5]))
+        torch.testing.assert_close(moved[0, 5], torch.tensor([5.0, 4.75, 6.5]))
+        flat = FlattenToBruchsMembrane(mode="bilinear")(image, torch.tensor([10.0, 10.5, 11.0]))
+        torch.testing.assert_close(flat[0, 20] - flat[0, 10], torch.full((3,), 10.0))
+        torch.testing.assert_close(flat[0, 10], torch.tensor([10.0, 10.5, 11.0]))
+
+    def test_dictionary_moves_labels_alike_and_inverts_predictions(self):
+        image, truth, phantom = scan_of(lesions=EVERYTHING)
+        label = torch.from_numpy(phantom.label).movedim(1, 0)[None]
+        transform = Compose([FlattenToBruchsMembraned(["image", "label"], mode=["bilinear", "nearest"])])
+        data = transform({"image": MetaTensor(image), "label": MetaTensor(label), "membrane": None})
+        shifts = FlattenToBruchsMembrane().shifts(image)
+        assert torch.equal(data["label"].as_tensor(), shift_a_scans(label, shifts.round()))
+        assert set(data["label"].unique().tolist()) <= {0, 1, 2, 3, 4}
+        known = FlattenToBruchsMembraned("image")({"image": image, "membrane": truth})["image"]
+        assert torch.equal(known, FlattenToBruchsMembrane()(image, truth))
+        data["pred"] = MetaTensor(data["label"].as_tensor().clone())
+        back = Invertd("pred", transform, "label", nearest_interp=False)(data)["pred"]
+        assert (back.as_tensor() == label).float().mean() > 0.999
+
+    def test_b_scans_without_a_membrane_move_as_the_next_ones(self, caplog):
+        image, _, _ = scan_of()
+        image[..., 1] = 0
+        shifts = FlattenToBruchsMembrane().shifts(image)
+        assert torch.equal(shifts[:, 1], shifts[:, 0])
+        assert "1 of 4 B-scans show no Bruch's membrane" in caplog.text
+        with pytest.raises(ValueError, match="No Bruch's membrane is seen in any B-scan"):
+            FlattenToBruchsMembrane()(torch.zeros_like(image))
+
+    def test_bad_arguments(self):
+        with pytest.raises(ValueError, match="mode must be one of 'nearest', 'bilinear', got 'cubic'"):
+            FlattenToBruchsMembrane(mode="cubic")
+        with pytest.raises(ValueError, match=r"Bruch's membrane is \(3,\), the image's A-scans \(5,\)"):
+            FlattenToBruchsMembrane()(torch.rand(1, 40, 5), torch.zeros(3))
+        with pytest.raises(ValueError, match=r"Shifts are \(3,\), the image's A-scans \(5,\)"):
+            shift_a_scans(torch.rand(1, 40, 5), torch.zeros(3))
+
+
+class TestRetinaMask:
+    @pytest.mark.parametrize("difficulty", [0.0, 1.0])
+    def test_of_phantoms(self, difficulty):
+        image, truth, phantom = scan_of((512, 496, 2), ("IRF", "SRF"), difficulty)
+        retina = torch.from_numpy(phantom.structures["retina"]).movedim(1, 0)[None] > 0
+        for mask in (retina_mask(image), RetinaMask()(image, truth)):
+            overlap = 2 * (retina & (mask > 0)).sum() / (retina.sum() + mask.sum())
+            assert overlap > 0.97
+
+    def test_soft_with_margin_and_without_fill(self):
+        image, _, _ = scan_of((256, 192, 1))
+        image[0, :40, 30:90] = 255
+        hard, soft = retina_mask(image), RetinaMaskd("image", outside=0.5, margin=5)({"image": image})["retina"]
+        assert set(soft.unique().tolist()) == {0.5, 1.0}
+        assert ((soft == 1) >= (hard == 1)).all()
+        inside = (soft == 1)[0, :, 150, 0].sum() - (hard == 1)[0, :, 150, 0].sum()
+        assert inside == 10
+        assert not (hard[0, :43, 30:90] > 0).any()
+        with pytest.raises(ValueError, match="outside must be at least 0 and at most 1, got 2"):
+            RetinaMask(outside=2)
+
+
+def test_fill_is_white_that_touches_the_border():
+    image = torch.full((1, 60, 80), 100)
+    image[0, :20, :30] = 255
+    image[0, 40:50, 40:50] = 255  # bright tissue inside
+    image[0, 0, 60] = 255  # a speck
+    found = fill_mask(image, margin=2)[0]
+    expected = torch.zeros(60, 80, dtype=torch.bool)
+    expected[:22, :32] = True
+    assert torch.equal(found, expected)
+    volume = torch.stack((image, torch.full_like(image, 100)), -1)
+    assert torch.equal(fill_mask(volume, margin=2)[0], torch.stack((expected, torch.zeros_like(expected)), -1))
+    assert not fill_mask(torch.full((1, 9, 9), 100)).any()
+    with pytest.raises(ValueError, match="margin must be at least 0"):
+        fill_mask(image, margin=-1)
