@@ -1,5 +1,7 @@
 """Real files, where they are at hand."""
 
+import math
+import struct
 from collections import Counter
 
 import nibabel as nib
@@ -9,7 +11,13 @@ import torch
 from PIL import Image
 
 from monai_anomaly.data import load_datalist
-from monai_anomaly.transforms import field_of_view_mask
+from monai_anomaly.transforms import (
+    FlattenToBruchsMembrane,
+    estimate_bruchs_membrane,
+    estimate_inner_surface,
+    field_of_view_mask,
+    fill_mask,
+)
 
 pytestmark = pytest.mark.data
 
@@ -96,3 +104,36 @@ def test_stripped_brains_are_their_own_masks(real_data, pattern):
     image = LoadImage(ensure_channel_first=True)(next(real_data.glob(pattern)))
     found, content = np.asarray(brain_mask(image)) > 0, np.asarray(content_mask(image))
     assert 2 * (found & content).sum() / (found.sum() + content.sum()) > 0.97
+
+
+def test_membrane_of_a_spectralis_scan(real_data):
+    """The camera's own segmentation, in the B-scan's header (HSF-OCT: file header, SLO, then B-scans)."""
+    data = (real_data / "spectralis" / "Willis_B_716_0.vol").read_bytes()
+    width, _, depth = struct.unpack_from("<3i", data, 12)
+    slo, header = math.prod(struct.unpack_from("<2i", data, 48)), struct.unpack_from("<i", data, 100)[0]
+    start = 2048 + slo
+    first = start + struct.unpack_from("<i", data, start + 52)[0]
+    truth = torch.from_numpy(np.frombuffer(data, "<f4", 2 * width, first)[width:].copy())
+    raw = torch.from_numpy(np.frombuffer(data, "<f4", width * depth, start + header).copy()).reshape(1, depth, width)
+    known = truth < 1e30
+    for image in (torch.where(raw < 1e30, raw, 0), torch.where(raw < 1e30, raw, float("nan")) ** 0.25):
+        found = estimate_bruchs_membrane(image)
+        assert (found - truth)[known].abs().mean() < 1
+        mirrored = estimate_bruchs_membrane(image.flip(2)).flip(0)
+        assert (mirrored - truth)[known].abs().mean() < 1
+    flat = FlattenToBruchsMembrane(fill_value=None)(image.nan_to_num())
+    again = estimate_bruchs_membrane(flat)
+    assert (again - again.median())[known].abs().mean() < 1
+
+
+def test_every_b_scan_of_oct2017_shows_a_membrane_below_its_inner_surface(real_data):
+    files = sorted(real_data.glob("OCT2017/train/*/*.jpeg"))
+    assert len(files) == 65
+    for file in files:
+        image = torch.from_numpy(np.asarray(Image.open(file)).copy())[None]
+        seen = ~fill_mask(image)
+        membrane = estimate_bruchs_membrane(image, mask=seen)
+        surface = estimate_inner_surface(image, membrane, mask=seen)
+        thickness = (membrane - surface) / len(image[0])
+        assert 0.05 < thickness.median() < 0.5, file.name
+        assert (thickness > 0).float().mean() > 0.95, file.name

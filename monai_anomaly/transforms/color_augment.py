@@ -66,14 +66,28 @@ def shift_color(crop: np.ndarray, whole: np.ndarray, rng: np.random.RandomState)
     return np.clip(crop + _draw(rng, -20 / 255, 20 / 255, crop.shape[2]), 0, 1)
 
 
-GRAY: tuple[Augmentation, ...] = (sharpen, solarize, change_gamma, stretch_contrast, shift_color)
-"""For any number of channels."""
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "sharpen": sharpen,
+    "solarize": solarize,
+    "gamma": change_gamma,
+    "contrast": stretch_contrast,
+    "shift": shift_color,
+    "hue": change_hue,
+    "temperature": change_temperature,
+}
+"""The last two are for red, green and blue only, the others for any number of channels."""
 
-COLOR: tuple[Augmentation, ...] = (*GRAY, change_hue, change_temperature)
-"""For red, green and blue."""
+_COLOR_ONLY = ("hue", "temperature")
 
 
-def augment_crop(whole: np.ndarray, rows: slice, columns: slice, count: int, rng: np.random.RandomState) -> np.ndarray:
+def augment_crop(
+    whole: np.ndarray,
+    rows: slice,
+    columns: slice,
+    count: int,
+    rng: np.random.RandomState,
+    names: Sequence[str] = tuple(AUGMENTATIONS),
+) -> np.ndarray:
     """Return a part of a picture after ``count`` different augmentations in random order, (h, w, C).
 
     Only the part is computed; what depends on the whole picture looks at every eighth of its pixels.
@@ -82,13 +96,14 @@ def augment_crop(whole: np.ndarray, rows: slice, columns: slice, count: int, rng
         whole: (H, W, C) in [0, 1].
         rows: of the part.
         columns: of the part.
-        count: how many of the augmentations, at most all.
+        count: how many of the augmentations; all that fit where there are fewer.
         rng: which, and how strongly.
+        names: which of `AUGMENTATIONS` to choose from.
     """
-    pool: Sequence[Augmentation] = COLOR if whole.shape[2] == 3 else GRAY
+    fitting = [name for name in names if whole.shape[2] == 3 or name not in _COLOR_ONLY]
     crop = np.ascontiguousarray(whole[rows, columns], dtype=np.float32)
-    for index in rng.permutation(len(pool))[:count]:
-        crop = pool[index](crop, whole, rng)
+    for index in rng.permutation(len(fitting))[:count]:
+        crop = AUGMENTATIONS[fitting[index]](crop, whole, rng)
     return crop
 
 

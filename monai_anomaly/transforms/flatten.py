@@ -49,22 +49,23 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
 
 
 def _moved(scans: Tensor, shifts: Tensor) -> Tensor:
-    """Return (C, rows, ...) moved by whole rows: row by row, all A-scans at once."""
+    """Return (C, rows, ...) moved by whole rows: row by row, all A-scans at once, by the same index."""
     channels, depth = scans.shape[:2]
     width = shifts.numel()
-    offsets = shifts.reshape(-1).long()
+    offsets = shifts.reshape(-1).long().clamp(-depth, depth)
     low, high = int(offsets.amin()), int(offsets.amax())
     place = torch.arange(width)
+    below_highest = (high - offsets) * width + place
     flat = scans.reshape(channels, -1)
     result = torch.empty_like(flat).reshape(channels, depth, width)
     for row in range(depth):
+        if high <= row < depth + low:
+            for channel in range(channels):
+                torch.index_select(flat[channel, (row - high) * width :], 0, below_highest, out=result[channel, row])
+            continue
         source = row - offsets
-        whole = high <= row < depth + low
-        index = (source if whole else source.clamp(0, depth - 1)) * width + place
-        for channel in range(channels):
-            torch.index_select(flat[channel], 0, index, out=result[channel, row])
-        if not whole:
-            result[:, row, (source < 0) | (source >= depth)] = 0
+        outside = (source < 0) | (source >= depth)
+        result[:, row] = flat[:, source.clamp(0, depth - 1) * width + place].masked_fill(outside, 0)
     return result.reshape(scans.shape)
 
 

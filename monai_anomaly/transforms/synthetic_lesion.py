@@ -16,8 +16,8 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
-from monai_anomaly.checks import check_range
-from monai_anomaly.transforms.color_augment import augment_crop
+from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.transforms.color_augment import AUGMENTATIONS, augment_crop
 from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
 from monai_anomaly.transforms.perlin import perlin_noise
 
@@ -93,7 +93,10 @@ class RandSyntheticLesion(Randomizable, Transform):
         num_lesions: fewest and most lesions in an image.
         size_fraction: shortest and longest side of a crop over that of the image, in (0, 1].
         num_augmentations: of the source, 0 to 5 (paper: 3 of 7; gray images have 5).
+        augmentations: to choose from, names of `monai_anomaly.transforms.color_augment.AUGMENTATIONS` (paper: all).
         alpha: see `fusion_weights`.
+        edge_sigma: blur of the weights P W, in pixels (paper: 0). Photographs much reduced show no edge as hard as that
+            of a shape drawn at the reduced size.
         threshold: see `perlin_mask`.
         use_perlin: False pastes whole crops, the ablation of Table 4.
         use_self_mix: False pastes without a soft border, the ablation of Table 4.
@@ -125,6 +128,8 @@ class RandSyntheticLesion(Randomizable, Transform):
         source_key: str = "image",
         field_of_view: bool = True,
         source_field_of_view: bool | None = None,
+        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+        edge_sigma: float = 0.0,
     ) -> None:
         check_range("number of source images", len(source), 1)
         check_range("prob", prob, 0, 1)
@@ -132,6 +137,9 @@ class RandSyntheticLesion(Randomizable, Transform):
         check_range("size_fraction", size_fraction[0], 0, size_fraction[1], low_open=True)
         check_range("size_fraction", size_fraction[1], 0, 1)
         check_range("num_augmentations", num_augmentations, 0, 5)
+        for name in augmentations:
+            check_option("augmentation", name, list(AUGMENTATIONS))
+        check_range("edge_sigma", edge_sigma, 0)
         check_range("alpha", alpha, 0, 1)
         check_range("width of value_range", value_range[1] - value_range[0], 0, low_open=True)
         self.source, self.prob, self.num_lesions, self.size_fraction = source, prob, num_lesions, size_fraction
@@ -139,6 +147,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         self.use_perlin, self.use_self_mix = use_perlin, use_self_mix
         self.value_range, self.source_key, self.field_of_view = tuple(value_range), source_key, field_of_view
         self.source_field_of_view = field_of_view if source_field_of_view is None else source_field_of_view
+        self.augmentations, self.edge_sigma = tuple(augmentations), edge_sigma
         self._views: dict[int, np.ndarray] = {}
 
     def __call__(self, data: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,13 +187,20 @@ class RandSyntheticLesion(Randomizable, Transform):
             shape = perlin_mask(size, self.R, threshold=self.threshold) if self.use_perlin else np.ones(size, bool)
             shape &= _enlarged(view, here) & _enlarged(source_view, there)
             if shape.any():
-                crop = augment_crop(whole, *there, self.num_augmentations, self.R)
+                crop = augment_crop(whole, *there, self.num_augmentations, self.R, self.augmentations)
                 weights = fusion_weights(shape, self.alpha) if self.use_self_mix else np.ones(size, np.float32)
                 low_value, high_value = self.value_range
                 crop = crop * np.float32(high_value - low_value) + np.float32(low_value)
-                image[here] = self_mix(crop, image[here], shape, weights)
+                if self.edge_sigma:
+                    image[here] = self_mix(crop, image[here], np.ones(size), self._soft(shape * weights))
+                else:
+                    image[here] = self_mix(crop, image[here], shape, weights)
                 mask[here] |= shape
                 return
+
+    def _soft(self, weights: np.ndarray) -> np.ndarray:
+        blurred = cv2.GaussianBlur(weights, (0, 0), self.edge_sigma, borderType=cv2.BORDER_CONSTANT)
+        return np.asarray(blurred)
 
     def _place(self, view: np.ndarray, size: np.ndarray, shape: Sequence[int]) -> tuple[slice, slice]:
         """Return where a crop of a size goes, its center inside the field of view as far as the borders allow."""
@@ -248,13 +264,15 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         source_key: str = "image",
         field_of_view: bool = True,
         source_field_of_view: bool | None = None,
+        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+        edge_sigma: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.mask_key = mask_key
         self.transform = RandSyntheticLesion(
             source, prob, num_lesions, size_fraction, num_augmentations, alpha, threshold, use_perlin, use_self_mix,
-            value_range, source_key, field_of_view, source_field_of_view,
+            value_range, source_key, field_of_view, source_field_of_view, augmentations, edge_sigma,
         )  # fmt: skip
 
     def set_random_state(
