@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
@@ -97,13 +97,12 @@ class RandSyntheticLesion(Randomizable, Transform):
         alpha: see `fusion_weights`.
         edge_sigma: blur of the weights P W, in pixels (paper: 0). Photographs much reduced show no edge as hard as that
             of a shape drawn at the reduced size.
-        threshold: see `perlin_mask`.
         use_perlin: False pastes whole crops, the ablation of Table 4.
         use_self_mix: False pastes without a soft border, the ablation of Table 4.
         value_range: lowest and highest value of the images.
         source_key: see ``source``.
-        field_of_view: whether lesions stay inside the eye; for images that fill the frame, False.
-        source_field_of_view: whether tissue is taken from inside the eye, None for the same; for textures, False.
+        field_of_view: whether lesions stay inside the eye, and whether tissue is taken from inside one, or one answer
+            to both. For images that fill the frame, False; for tissue from textures, (True, False).
 
     Shape:
         image (C, H, W); output the image (C, H, W) of its type with its metadata, and the mask (1, H, W), uint8.
@@ -121,13 +120,11 @@ class RandSyntheticLesion(Randomizable, Transform):
         size_fraction: Sequence[float] = (0.04, 0.35),
         num_augmentations: int = 3,
         alpha: float = 0.7,
-        threshold: float = 0.5,
         use_perlin: bool = True,
         use_self_mix: bool = True,
         value_range: Sequence[float] = (0.0, 1.0),
         source_key: str = "image",
-        field_of_view: bool = True,
-        source_field_of_view: bool | None = None,
+        field_of_view: bool | Sequence[bool] = True,
         augmentations: Sequence[str] = tuple(AUGMENTATIONS),
         edge_sigma: float = 0.0,
     ) -> None:
@@ -143,10 +140,10 @@ class RandSyntheticLesion(Randomizable, Transform):
         check_range("alpha", alpha, 0, 1)
         check_range("width of value_range", value_range[1] - value_range[0], 0, low_open=True)
         self.source, self.prob, self.num_lesions, self.size_fraction = source, prob, num_lesions, size_fraction
-        self.num_augmentations, self.alpha, self.threshold = num_augmentations, alpha, threshold
+        self.num_augmentations, self.alpha = num_augmentations, alpha
         self.use_perlin, self.use_self_mix = use_perlin, use_self_mix
-        self.value_range, self.source_key, self.field_of_view = tuple(value_range), source_key, field_of_view
-        self.source_field_of_view = field_of_view if source_field_of_view is None else source_field_of_view
+        self.value_range, self.source_key = tuple(value_range), source_key
+        self.field_of_view, self.source_field_of_view = ensure_tuple_rep(field_of_view, 2)
         self.augmentations, self.edge_sigma = tuple(augmentations), edge_sigma
         self._views: dict[int, np.ndarray] = {}
 
@@ -184,7 +181,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         for _ in range(_MAX_TRIES):
             there = self._place(source_view, size, whole.shape)
             here = self._place(view, size, image.shape)
-            shape = perlin_mask(size, self.R, threshold=self.threshold) if self.use_perlin else np.ones(size, bool)
+            shape = perlin_mask(size, self.R) if self.use_perlin else np.ones(size, bool)
             shape &= _enlarged(view, here) & _enlarged(source_view, there)
             if shape.any():
                 crop = augment_crop(whole, *there, self.num_augmentations, self.R, self.augmentations)
@@ -257,13 +254,11 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         size_fraction: Sequence[float] = (0.04, 0.35),
         num_augmentations: int = 3,
         alpha: float = 0.7,
-        threshold: float = 0.5,
         use_perlin: bool = True,
         use_self_mix: bool = True,
         value_range: Sequence[float] = (0.0, 1.0),
         source_key: str = "image",
-        field_of_view: bool = True,
-        source_field_of_view: bool | None = None,
+        field_of_view: bool | Sequence[bool] = True,
         augmentations: Sequence[str] = tuple(AUGMENTATIONS),
         edge_sigma: float = 0.0,
         allow_missing_keys: bool = False,
@@ -271,8 +266,8 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.mask_key = mask_key
         self.transform = RandSyntheticLesion(
-            source, prob, num_lesions, size_fraction, num_augmentations, alpha, threshold, use_perlin, use_self_mix,
-            value_range, source_key, field_of_view, source_field_of_view, augmentations, edge_sigma,
+            source, prob, num_lesions, size_fraction, num_augmentations, alpha, use_perlin, use_self_mix,
+            value_range, source_key, field_of_view, augmentations, edge_sigma,
         )  # fmt: skip
 
     def set_random_state(

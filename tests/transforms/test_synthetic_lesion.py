@@ -10,7 +10,7 @@ from monai.utils import set_determinism
 
 from monai_anomaly.data.phantoms import fundus_phantom
 from monai_anomaly.transforms import CLAHE, CLAHEd, RandSyntheticLesion, RandSyntheticLesiond, clahe, fusion_weights
-from monai_anomaly.transforms.color_augment import COLOR, GRAY, augment_crop, black_body
+from monai_anomaly.transforms.color_augment import AUGMENTATIONS, augment_crop, black_body
 from monai_anomaly.transforms.synthetic_lesion import perlin_mask
 
 
@@ -176,7 +176,7 @@ class TestLesions:
 
     def test_textures_fill_their_frame(self, photographs):
         texture = [torch.full((3, 128, 160), 0.9)]
-        transform = RandSyntheticLesion(texture, 1.0, (1, 1), use_perlin=False, source_field_of_view=False)
+        transform = RandSyntheticLesion(texture, 1.0, (1, 1), use_perlin=False, field_of_view=(True, False))
         transform.set_random_state(0)
         mask = transform(photographs[0])[1][0]
         assert int(mask.sum()) > 20
@@ -235,8 +235,9 @@ class TestLesions:
 
 
 class TestAugmentations:
-    @pytest.mark.parametrize("augmentation", COLOR, ids=lambda function: function.__name__)
-    def test_each_stays_in_range_and_leaves_its_input_alone(self, augmentation, photographs):
+    @pytest.mark.parametrize("name", AUGMENTATIONS)
+    def test_each_stays_in_range_and_leaves_its_input_alone(self, name, photographs):
+        augmentation = AUGMENTATIONS[name]
         whole = photographs[0].permute(1, 2, 0).numpy()
         crop = whole[40:80, 50:90].copy()
         before, changed = crop.copy(), 0
@@ -253,19 +254,43 @@ class TestAugmentations:
         from monai_anomaly.transforms import color_augment
 
         seen = []
-        pool = tuple(lambda crop, whole, rng, name=n: seen.append(name) or crop for n in range(7))
-        monkeypatch.setattr(color_augment, "COLOR", pool)
+        pool = {n: lambda crop, whole, rng, name=n: seen.append(name) or crop for n in AUGMENTATIONS}
+        monkeypatch.setattr(color_augment, "AUGMENTATIONS", pool)
         whole = photographs[0].permute(1, 2, 0).numpy()
         rng = np.random.RandomState(0)
         for _ in range(50):
             seen.clear()
             augment_crop(whole, slice(0, 9), slice(0, 9), 3, rng)
             assert len(set(seen)) == len(seen) == 3
+        seen.clear()
+        augment_crop(whole, slice(0, 9), slice(0, 9), 3, rng, ("hue", "gamma"))
+        assert set(seen) == {"hue", "gamma"}
+        seen.clear()
+        augment_crop(whole[..., :1], slice(0, 9), slice(0, 9), 7, rng)
+        assert set(seen) == set(AUGMENTATIONS) - {"hue", "temperature"}
+        with pytest.raises(ValueError, match="augmentation must be one of .* Did you mean 'gamma'"):
+            RandSyntheticLesion(photographs, augmentations=("gama",))
+
+    def test_softer_edges(self, photographs):
+        hard, soft = (RandSyntheticLesion(photographs, 1.0, (1, 1), (0.3, 0.3), edge_sigma=s) for s in (0.0, 2.0))
+        found = []
+        for transform in (hard, soft):
+            transform.set_random_state(3)
+            found.append(transform(photographs[0]))
+        assert torch.equal(found[0][1], found[1][1])
+        change = [(image - photographs[0]).abs().amax(0) for image, _ in found]
+        assert not change[0][found[0][1][0] == 0].any()
+        assert change[1][found[1][1][0] == 0].any()
+        edges = [torch.hypot(torch.diff(c, dim=0)[:, 1:], torch.diff(c, dim=1)[1:]).max() for c in change]
+        assert edges[1] < edges[0]
+        with pytest.raises(ValueError, match="edge_sigma must be at least 0"):
+            RandSyntheticLesion(photographs, edge_sigma=-1)
 
     def test_gray_pictures(self):
         whole = np.random.default_rng(0).random((64, 64, 1)).astype(np.float32)
-        for function in GRAY:
-            assert function(whole[:20, :20].copy(), whole, np.random.RandomState(0)).shape == (20, 20, 1)
+        for name in set(AUGMENTATIONS) - {"hue", "temperature"}:
+            changed = AUGMENTATIONS[name](whole[:20, :20].copy(), whole, np.random.RandomState(0))
+            assert changed.shape == (20, 20, 1)
 
     def test_black_bodies_go_from_red_to_blue(self):
         warm, day, cold = black_body(3000), black_body(6500), black_body(9000)
