@@ -1,7 +1,26 @@
 """Detectors and segmenters, one file per method."""
 
 from .ascnet import ASCDiscriminator, ASCNet
+from .fanogan import FAnoGAN, FAnoGANCritic, FAnoGANEncoder, FAnoGANGenerator
+from .fluidregnet import FluidRegNet
+from .ganomaly import GANomaly, GANomalyDiscriminator, GANomalyGenerator
+from .nsa import NSANet
 from .resad import ReSAD
 from .resynthdetect import ReconstructionAutoencoder, ReSynthDetect
 
-__all__ = ["ASCDiscriminator", "ASCNet", "ReSAD", "ReSynthDetect", "ReconstructionAutoencoder"]
+__all__ = [
+    "ASCDiscriminator",
+    "ASCNet",
+    "FAnoGAN",
+    "FAnoGANCritic",
+    "FAnoGANEncoder",
+    "FAnoGANGenerator",
+    "FluidRegNet",
+    "GANomaly",
+    "GANomalyDiscriminator",
+    "GANomalyGenerator",
+    "NSANet",
+    "ReSAD",
+    "ReSynthDetect",
+    "ReconstructionAutoencoder",
+]
