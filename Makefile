@@ -44,6 +44,8 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/ascnet.py
 	$(BIN)/python benchmarks/synthetic_lesion.py
+	$(BIN)/python benchmarks/oct_geometry.py
+	$(BIN)/python benchmarks/poisson_blend.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

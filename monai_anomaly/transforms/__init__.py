@@ -15,6 +15,8 @@ from .lesion_mask import LoadLesionMask, LoadLesionMaskd, lesion_mask
 from .organ_mask import MaskToOrgan, MaskToOrgand, mask_to_organ
 from .peak_threshold import HistogramPeakThreshold, HistogramPeakThresholdd, histogram_peaks, peak_threshold
 from .perlin import perlin_noise
+from .poisson_blend import RandPoissonBlend, RandPoissonBlendd, change_label
+from .poisson_solver import poisson_blend
 from .resize_images import resize_images
 from .retina_mask import RetinaMask, RetinaMaskd, retina_mask
 from .synthetic_lesion import RandSyntheticLesion, RandSyntheticLesiond, fusion_weights, perlin_mask, self_mix
@@ -44,6 +46,8 @@ __all__ = [
     "MaskToOrgand",
     "OpenMask",
     "OpenMaskd",
+    "RandPoissonBlend",
+    "RandPoissonBlendd",
     "RandSyntheticLesion",
     "RandSyntheticLesiond",
     "RetinaMask",
@@ -52,6 +56,7 @@ __all__ = [
     "background_value",
     "brain_mask",
     "calibrate_anomaly_map",
+    "change_label",
     "check_image",
     "clahe",
     "confirm_mask",
@@ -68,6 +73,7 @@ __all__ = [
     "peak_threshold",
     "perlin_mask",
     "perlin_noise",
+    "poisson_blend",
     "resize_images",
     "retina_mask",
     "self_mix",
