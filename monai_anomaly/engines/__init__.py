@@ -2,6 +2,7 @@
 
 from .ascnet import CutHistogram, SelectiveCutTrainer, kernel_penalty_groups
 from .case_evaluator import CaseEvaluator
+from .ganomaly import GANomalyTrainer
 from .memory_bank_fitter import MemoryBankFitter
 from .selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
 from .warmup_cosine import warmup_cosine
@@ -11,6 +12,7 @@ __all__ = [
     "CutHistogram",
     "CutReadings",
     "CutStep",
+    "GANomalyTrainer",
     "MemoryBankFitter",
     "SelectiveCutTrainer",
     "cut_readings",

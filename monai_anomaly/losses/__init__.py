@@ -10,7 +10,14 @@ from .fluidregnet import (
     folding_loss,
     rough_fluid_mask,
 )
-from .gan import EncoderLoss, GANomalyLoss, WassersteinCriticLoss, discriminator_loss, gradient_penalty
+from .gan import (
+    EncoderLoss,
+    GANomalyLoss,
+    WassersteinCriticLoss,
+    WassersteinGeneratorLoss,
+    discriminator_loss,
+    gradient_penalty,
+)
 
 __all__ = [
     "AppearanceLoss",
@@ -24,6 +31,7 @@ __all__ = [
     "MaskedDiffusionLoss",
     "SquaredCorrelationLoss",
     "WassersteinCriticLoss",
+    "WassersteinGeneratorLoss",
     "discriminator_loss",
     "displacement_gradient",
     "folding_loss",

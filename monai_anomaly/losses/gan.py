@@ -23,36 +23,53 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], between: Tensor) -> Ten
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
+class WassersteinGeneratorLoss(nn.Module):
+    """-E[D(G(z))], for MONAI's GanTrainer.
+
+    Args:
+        critic: D, images to judgments (B,).
+    """
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, fake: Tensor) -> Tensor:
+        """Return the loss of G(z), (B, ...)."""
+        return torch.as_tensor(-self.critic(fake).mean())
+
+
 class WassersteinCriticLoss(nn.Module):
     """E[D(G(z))] - E[D(x)] + 10 E[(|grad D(x')|_2 - 1)^2], x' = x + e (G(z) - x), e uniform in [0, 1] per sample.
 
+    For MONAI's GanTrainer.
+
     Args:
+        critic: D, images to judgments (B,).
         penalty: weight of the gradient penalty.
 
     Raises:
         ValueError: a negative penalty.
     """
 
-    def __init__(self, penalty: float = 10.0) -> None:
+    def __init__(self, critic: nn.Module, penalty: float = 10.0) -> None:
         super().__init__()
         check_range("penalty", penalty, 0)
-        self.penalty = penalty
+        self.critic, self.penalty = critic, penalty
 
-    def forward(
-        self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, fake: Tensor, real: Tensor, share: Tensor | None = None) -> Tensor:
         """Return the loss.
 
         Args:
-            critic: D.
-            real: x, (B, ...).
             fake: G(z), (B, ...); nothing flows back into it.
+            real: x, (B, ...).
             share: e, (B,), drawn by default.
         """
         fake = fake.detach()
         share = torch.rand(len(real), device=real.device) if share is None else share
         between = real + share.reshape(-1, *(1,) * (real.ndim - 1)) * (fake - real)
-        return critic(fake).mean() - critic(real).mean() + self.penalty * gradient_penalty(critic, between)
+        penalty = gradient_penalty(self.critic, between)
+        return torch.as_tensor(self.critic(fake).mean() - self.critic(real).mean() + self.penalty * penalty)
 
 
 class EncoderLoss(nn.Module):
@@ -70,8 +87,9 @@ class EncoderLoss(nn.Module):
         check_range("kappa", kappa, 0)
         self.kappa = kappa
 
-    def forward(self, images: Tensor, again: Tensor, features: Tensor, features_again: Tensor) -> Tensor:
-        """Return the loss of x, G(E(x)), f(x) and f(G(E(x)))."""
+    def forward(self, found: tuple[Tensor, Tensor, Tensor], images: Tensor) -> Tensor:
+        """Return the loss of (G(E(x)), f(G(E(x))), f(x)), see `FAnoGAN.encoding`, and x."""
+        again, features_again, features = found
         return F.mse_loss(again, images) + self.kappa * F.mse_loss(features_again, features)
 
 

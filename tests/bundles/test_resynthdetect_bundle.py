@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
 from monai_anomaly.workflows import check_bundle, config_files, find_bundle
@@ -183,3 +183,32 @@ def chain(error):
         text += f"{error}\n"
         error = error.__cause__ or error.__context__
     return text
+
+
+def test_inference_works_with_what_comes_with_the_bundle(fundus_dir, tmp_path):
+    bundle = find_bundle("resynthdetect")
+    weights = bundle / "models" / "model.pt"
+    assert weights.stat().st_size < 20e6
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / "inference.yaml"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="infer",
+        dataset_dir=str(fundus_dir),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    workflow.run()
+    healthy, sick = sorted((tmp_path / "test" / "images").glob("*_anomaly_map.tif"))
+    maps = [np.array(Image.open(file)) for file in (healthy, sick)]
+    assert all(np.isfinite(m).all() and 0 <= m.min() < m.max() <= 1 for m in maps)
+
+
+def test_the_papers_size_is_an_overlay():
+    files = config_files(find_bundle("resynthdetect"), ["train_localization", "paper"])
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    assert parser["image_size"] == [768, 768]
+    with torch.device("meta"):
+        network = parser.get_parsed_content("network_def")
+    assert sum(p.numel() for p in network.reconstruction_encoder.parameters()) == 9_410_880
+    assert sum(p.numel() for p in network.encoder.parameters()) == 13_318_464

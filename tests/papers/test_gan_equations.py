@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from monai_anomaly.losses import EncoderLoss, GANomalyLoss, WassersteinCriticLoss, discriminator_loss, gradient_penalty
+from monai_anomaly.losses import (
+    EncoderLoss,
+    GANomalyLoss,
+    WassersteinCriticLoss,
+    WassersteinGeneratorLoss,
+    discriminator_loss,
+    gradient_penalty,
+)
 from monai_anomaly.networks.nets import (
     FAnoGAN,
     FAnoGANCritic,
@@ -71,10 +78,15 @@ class TestFAnoGAN:
             point = (x + e * (g - x))[None].requires_grad_(True)
             (slope,) = torch.autograd.grad(critic(point)[0], point)
             expected += float((critic(g[None]) - critic(x[None]) + 10 * (slope.norm() - 1) ** 2).detach()) / 4
-        found = WassersteinCriticLoss()(critic, real, fake, share)
+        found = WassersteinCriticLoss(critic)(fake, real, share)
         assert float(found.detach()) == pytest.approx(expected)
         found.backward()
         assert all(parameter.grad is not None for parameter in critic.parameters() if parameter.ndim > 1)
+        fake.requires_grad_(True)
+        loss = WassersteinGeneratorLoss(critic)(fake)
+        assert float(loss.detach()) == pytest.approx(-float(critic(fake).detach().mean()))
+        loss.backward()
+        assert fake.grad.abs().max() > 0
 
     def test_score_and_encoder_loss(self):
         network = FAnoGAN(1, 8, 2).eval()
@@ -87,10 +99,10 @@ class TestFAnoGAN:
             np.testing.assert_allclose(network.score(patches), np.add(image, feature), rtol=1e-4)
             network.kappa = 0
             np.testing.assert_allclose(network.score(patches), image, rtol=1e-4)
-            assert float(EncoderLoss()(patches, again, f, g)) == pytest.approx(
+            assert float(EncoderLoss()(network.encoding(patches), patches)) == pytest.approx(
                 np.mean(image) + np.mean(feature), rel=1e-4
             )
-            assert float(EncoderLoss(0)(patches, again, f, g)) == pytest.approx(np.mean(image), rel=1e-4)
+            assert float(EncoderLoss(0)(network.encoding(patches), patches)) == pytest.approx(np.mean(image), rel=1e-4)
 
     @pytest.mark.parametrize("blend", ["gaussian", "constant"])
     def test_windows_of_one_value_give_that_value(self, blend, monkeypatch):

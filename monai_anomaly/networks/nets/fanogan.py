@@ -164,6 +164,9 @@ class FAnoGANEncoder(nn.Module):
 class FAnoGAN(nn.Module):
     """The detector: |x - G(E(x))| in windows of 64 x 64, blended.
 
+    G and D are trained first, by themselves (MONAI's GanTrainer); then E, while they stay in evaluation mode whatever
+    the detector's mode.
+
     Args:
         in_channels: of the images.
         latent_dim: of z.
@@ -205,6 +208,21 @@ class FAnoGAN(nn.Module):
             padding_mode="reflect",
             cache_roi_weight_map=True,
         )
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FAnoGAN:
+        """Set the mode of the encoder; generator and critic stay in evaluation mode."""
+        super().train(mode)
+        self.generator.eval()
+        self.critic.eval()
+        return self
+
+    def encoding(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return G(E(x)), f(G(E(x))) and f(x) of patches in [-1, 1], what `EncoderLoss` compares."""
+        again = self.reconstruct(patches)
+        with torch.no_grad():
+            features = self.critic.features(patches)
+        return again, self.critic.features(again), features
 
     def reconstruct(self, patches: Tensor) -> Tensor:
         """Return G(E(x)) of patches in [-1, 1], (B, in_channels, 64, 64)."""

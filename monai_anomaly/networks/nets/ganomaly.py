@@ -122,6 +122,13 @@ class GANomalyDiscriminator(nn.Module):
         self.head = nn.Conv2d(_widths(image_size, channels)[-1], 1, _LOWEST, bias=False)
         _initialize(self)
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+        _initialize(self)
+
     def features(self, images: Tensor) -> Tensor:
         """Return f(x), (B, C, 4, 4)."""
         return torch.as_tensor(self.trunk(images))
