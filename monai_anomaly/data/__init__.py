@@ -5,6 +5,7 @@ from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
 from .datalist import build_datalist, label_rules, load_datalist, write_datalist
 from .readers import ImageFileReader
+from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
 from .splits import fold_of, hold_out, split_by_patient
@@ -17,6 +18,7 @@ __all__ = [
     "CaseDataset",
     "CutPairs",
     "ImageFileReader",
+    "RegistrationPairs",
     "SliceDataset",
     "build_datalist",
     "collate_case",

@@ -4,6 +4,7 @@ from .ascnet import CutHistogram, SelectiveCutTrainer, kernel_penalty_groups
 from .case_evaluator import CaseEvaluator
 from .ganomaly import GANomalyTrainer
 from .memory_bank_fitter import MemoryBankFitter
+from .registration import prepare_pair
 from .selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
 from .warmup_cosine import warmup_cosine
 
@@ -18,5 +19,6 @@ __all__ = [
     "cut_readings",
     "cut_schedule",
     "kernel_penalty_groups",
+    "prepare_pair",
     "warmup_cosine",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from monai.losses import DiceLoss
 from monai.networks.blocks import Warp
@@ -115,14 +117,16 @@ class FluidRegNetLoss(nn.Module):
 
     Args:
         preset: "anomaly", healthy to pathological, or "longitudinal"; see `PRESETS`.
+        with_appearance: False while the displacement alone is trained (the first 1,000 epochs; longitudinal 200).
         row_spacing: see `displacement_gradient`.
 
     Raises:
         ValueError: an unknown preset.
     """
 
-    def __init__(self, preset: str = "anomaly", row_spacing: float = ROW_SPACING) -> None:
+    def __init__(self, preset: str = "anomaly", with_appearance: bool = True, row_spacing: float = ROW_SPACING) -> None:
         super().__init__()
+        self.with_appearance = with_appearance
         *self.weights, sparsity, positivity = PRESETS[check_option("preset", preset, list(PRESETS))]
         self.correlation = SquaredCorrelationLoss()
         self.dice = DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5)
@@ -131,29 +135,21 @@ class FluidRegNetLoss(nn.Module):
         self.warp = Warp("bilinear", "zeros")
         self.row_spacing = row_spacing
 
-    def forward(
-        self,
-        fields: tuple[Tensor, Tensor],
-        images: tuple[Tensor, Tensor],
-        retinas: tuple[Tensor, Tensor],
-        with_appearance: bool = True,
-    ) -> Tensor:
+    def forward(self, fields: tuple[Tensor, Tensor], pair: Mapping[str, Tensor]) -> Tensor:
         """Return the loss.
 
         Args:
             fields: u and a.
-            images: moving and fixed, (B, 1, H, W).
-            retinas: their retinas' masks.
-            with_appearance: False while the displacement alone is trained.
+            pair: "moving" and "fixed", (B, 1, H, W), and their retinas' masks "moving_retina" and "fixed_retina".
         """
-        (displacement, offset), (moving, fixed) = fields, images
-        source = moving + offset if with_appearance else moving
-        free = ~rough_fluid_mask(fixed, retinas[1])
+        displacement, offset = fields
+        fixed, retina = pair["fixed"], pair["fixed_retina"].float()
+        source = pair["moving"] + offset if self.with_appearance else pair["moving"]
         correlation, dice, diffusion, folding = self.weights
         loss = (
             correlation * self.correlation(self.warp(source, displacement), fixed)
-            + dice * self.dice(self.warp(retinas[0].float(), displacement), retinas[1].float())
-            + diffusion * self.diffusion(displacement, free)
+            + dice * self.dice(self.warp(pair["moving_retina"].float(), displacement), retina)
+            + diffusion * self.diffusion(displacement, ~rough_fluid_mask(fixed, retina))
             + folding * folding_loss(displacement, self.row_spacing)
         )
-        return loss + self.appearance(offset) if with_appearance else loss
+        return loss + self.appearance(offset) if self.with_appearance else loss

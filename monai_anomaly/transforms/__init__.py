@@ -11,6 +11,7 @@ from .content_mask import background_value, content_mask
 from .field_of_view_mask import FieldOfViewMask, FieldOfViewMaskd, field_of_view_mask
 from .fill_mask import fill_mask
 from .flatten import FlattenToBruchsMembrane, FlattenToBruchsMembraned, shift_a_scans
+from .guided_filter import GuidedFilter, GuidedFilterd, guided_filter
 from .lesion_mask import LoadLesionMask, LoadLesionMaskd, lesion_mask
 from .organ_mask import MaskToOrgan, MaskToOrgand, mask_to_organ
 from .peak_threshold import HistogramPeakThreshold, HistogramPeakThresholdd, histogram_peaks, peak_threshold
@@ -38,6 +39,8 @@ __all__ = [
     "FieldOfViewMaskd",
     "FlattenToBruchsMembrane",
     "FlattenToBruchsMembraned",
+    "GuidedFilter",
+    "GuidedFilterd",
     "HistogramPeakThreshold",
     "HistogramPeakThresholdd",
     "LoadLesionMask",
@@ -66,6 +69,7 @@ __all__ = [
     "field_of_view_mask",
     "fill_mask",
     "fusion_weights",
+    "guided_filter",
     "histogram_peaks",
     "lesion_mask",
     "mask_to_organ",

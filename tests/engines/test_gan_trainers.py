@@ -66,7 +66,7 @@ def test_fanogan_by_monais_trainers():
         inferer=MethodInferer("encoding"),
         decollate=False,
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output["loss"])))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output["loss"].item()))
     trainer.run()
     assert losses[-1] < losses[0]
     assert all(moved(before, network.encoder))

@@ -125,13 +125,15 @@ def test_rough_fluid_mask_is_what_is_dark_in_the_retina_and_around():
             assert bool(found[r, c]) == ((r - 20) ** 2 + (c - 20) ** 2 <= 25)
 
 
+def pair_of(moving, fixed, moving_retina, fixed_retina):
+    return {"moving": moving, "fixed": fixed, "moving_retina": moving_retina, "fixed_retina": fixed_retina}
+
+
 class TestLoss:
     def test_flows_into_all_of_the_network(self):
         network = FluidRegNet(2)
-        images = torch.rand(2, 2, 1, 32, 64)
-        retinas = (torch.rand(2, 2, 1, 32, 64) > 0.5).float()
-        loss = FluidRegNetLoss()(network.register_pair(*images), tuple(images), tuple(retinas))
-        loss.backward()
+        pair = pair_of(*torch.rand(2, 2, 1, 32, 64), *(torch.rand(2, 2, 1, 32, 64) > 0.5))
+        FluidRegNetLoss()(network.register_pair(pair["moving"], pair["fixed"]), pair).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
     def test_the_retinas_masks_give_a_gradient(self):
@@ -142,12 +144,27 @@ class TestLoss:
         loss.dice(loss.warp(moving, u), fixed).backward()
         assert u.grad[:, 0].abs().max() > 0
 
+    def test_is_the_sum_of_its_terms(self):
+        u, a = torch.randn(2, 2, 32, 64), torch.randn(2, 1, 32, 64)
+        pair = pair_of(*torch.rand(2, 2, 1, 32, 64), *(torch.rand(2, 2, 1, 32, 64) > 0.5).float())
+        loss, warp = FluidRegNetLoss(), Warp("bilinear", "zeros")
+        overlap, sizes = warp(pair["moving_retina"], u), []
+        for x, y in zip(overlap, pair["fixed_retina"], strict=True):
+            sizes.append(float(1 - (2 * (x * y).sum() + 1e-5) / (x.sum() + y.sum() + 1e-5)))
+        expected = (
+            float(SquaredCorrelationLoss()(warp(pair["moving"] + a, u), pair["fixed"]))
+            + 3000 * np.mean(sizes)
+            + 0.3 * float(MaskedDiffusionLoss()(u, ~rough_fluid_mask(pair["fixed"], pair["fixed_retina"])))
+            + 1000 * float(folding_loss(u))
+            + np.mean([1.6e-5 * float(x.abs().sum()) + 5e-3 * float(x.clamp(min=0).square().sum()) for x in a])
+        )
+        assert float(loss((u, a), pair)) == pytest.approx(expected, rel=1e-4)
+
     def test_without_appearance_the_offset_is_not_used(self):
         fields = (torch.zeros(1, 2, 32, 64), torch.randn(1, 1, 32, 64, requires_grad=True))
-        images, retinas = tuple(torch.rand(2, 1, 1, 32, 64)), tuple(torch.ones(2, 1, 1, 32, 64))
-        first = FluidRegNetLoss()(fields, images, retinas, with_appearance=False)
-        assert not first.requires_grad
-        assert FluidRegNetLoss()(fields, images, retinas).requires_grad
+        pair = pair_of(*torch.rand(2, 1, 1, 32, 64), *torch.ones(2, 1, 1, 32, 64))
+        assert not FluidRegNetLoss(with_appearance=False)(fields, pair).requires_grad
+        assert FluidRegNetLoss()(fields, pair).requires_grad
 
     def test_presets(self):
         with pytest.raises(ValueError, match="preset must be one of 'longitudinal', 'anomaly'"):
