@@ -39,16 +39,16 @@ def test_pairs_are_drawn_anew_and_at_the_same_position():
 
 def test_training_by_monais_trainer():
     torch.manual_seed(0)
-    network = FluidRegNet(2)
-    pairs = RegistrationPairs([b_scan(10, fluid=True)] * 4, [b_scan(top) for top in (8, 12)])
+    network = FluidRegNet(4)
+    pairs = RegistrationPairs([b_scan(10, fluid=True)] * 4, [b_scan(7)])
     pairs.set_random_state(0)
     losses = []
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
-        max_epochs=40,
+        max_epochs=200,
         train_data_loader=torch.utils.data.DataLoader(pairs, batch_size=4),
         network=network,
-        optimizer=torch.optim.Adam(network.parameters(), 1e-3),
+        optimizer=torch.optim.Adam(network.parameters(), 3e-3),
         loss_function=FluidRegNetLoss(with_appearance=False),
         prepare_batch=prepare_pair,
         inferer=MethodInferer("register_pair"),
@@ -56,4 +56,4 @@ def test_training_by_monais_trainer():
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output["loss"].item()))
     trainer.run()
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
