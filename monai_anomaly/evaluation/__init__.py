@@ -2,6 +2,7 @@
 
 from .baselines import trivial_maps
 from .bootstrap import bootstrap_interval
+from .conformal import conformal_threshold, threshold_row
 from .map_evaluation import Case, MapEvaluation, Protocol
 from .mask_evaluation import MaskEvaluation
 from .report import write_report
@@ -13,7 +14,9 @@ __all__ = [
     "MaskEvaluation",
     "Protocol",
     "bootstrap_interval",
+    "conformal_threshold",
     "summarize",
+    "threshold_row",
     "trivial_maps",
     "write_report",
 ]

@@ -271,6 +271,19 @@ class TestAugmentations:
         with pytest.raises(ValueError, match="augmentation must be one of .* Did you mean 'gamma'"):
             RandSyntheticLesion(photographs, augmentations=("gama",))
 
+    def test_lesions_that_can_be_seen(self, photographs):
+        transform = RandSyntheticLesion(photographs, 1.0, (1, 1), (0.2, 0.4), min_contrast=0.15)
+        transform.set_random_state(0)
+        found = [transform(photographs[0]) for _ in range(20)]
+        seen = [float((i - photographs[0]).abs().amax(0)[m[0] > 0].mean()) for i, m in found if m.any()]
+        assert len(seen) > 15
+        assert min(seen) >= 0.149
+        image, mask = RandSyntheticLesion(photographs, 1.0, (1, 1), min_contrast=1.0)(photographs[0])
+        assert torch.equal(image, photographs[0])
+        assert not mask.any()
+        with pytest.raises(ValueError, match="min_contrast must be at least 0 and at most 1"):
+            RandSyntheticLesion(photographs, min_contrast=2)
+
     def test_softer_edges(self, photographs):
         hard, soft = (RandSyntheticLesion(photographs, 1.0, (1, 1), (0.3, 0.3), edge_sigma=s) for s in (0.0, 2.0))
         found = []

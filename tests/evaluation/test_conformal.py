@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import pytest
+
+from monai_anomaly.evaluation import conformal_threshold, threshold_row
+
+
+def test_is_an_order_statistic():
+    scores = [5.0, 1.0, 3.0, 2.0, 4.0, 9.0, 7.0, 8.0, 6.0]  # n = 9
+    assert conformal_threshold(scores, 0.1) == 9
+    assert conformal_threshold(scores, 0.2) == 8
+    assert conformal_threshold(scores, 0.5) == 5
+    assert conformal_threshold([3.0], 0.5) == 3
+
+
+@pytest.mark.parametrize(("count", "rate"), [(11, 0.1), (19, 0.05), (100, 0.2)])
+def test_keeps_its_promise_on_average(count, rate):
+    rng = np.random.default_rng(0)
+    draws = rng.lognormal(size=(4000, count + 1))  # the last of each is the case to come
+    exceeded = np.mean([row[-1] > conformal_threshold(row[:-1], rate) for row in draws])
+    expected = 1 - math.ceil((count + 1) * (1 - rate)) / (count + 1)
+    assert exceeded <= rate + 0.01
+    assert exceeded == pytest.approx(expected, abs=0.015)
+
+
+def test_too_few_cases_say_how_many_it_takes():
+    with pytest.raises(ValueError, match=r"4 healthy cases cannot promise .* 0.1; hold out 9 or more .* more than 0.2"):
+        conformal_threshold(np.arange(4), 0.1)
+    assert conformal_threshold(np.arange(9), 0.1) == 8
+    with pytest.raises(ValueError, match="must be finite"):
+        conformal_threshold([1.0, float("nan")], 0.5)
+    with pytest.raises(ValueError, match="false_positive_rate must be more than 0"):
+        conformal_threshold([1.0], 0)
+
+
+def test_what_it_comes_to():
+    row = threshold_row(np.arange(9), 0.1, [7, 8, 9, 10, 11], [False, False, False, True, True])
+    assert row["threshold"] == 8
+    assert row["false_positive_rate"] == pytest.approx(1 / 3)
+    assert row["sensitivity"] == 1
+    assert (row["num_healthy"], row["num_sick"]) == (3, 2)
+    assert math.isnan(threshold_row(np.arange(9), 0.1, [1], [True])["false_positive_rate"])
