@@ -100,7 +100,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         use_perlin: False pastes whole crops, the ablation of Table 4.
         use_self_mix: False pastes without a soft border, the ablation of Table 4.
         min_contrast: least change a lesion makes, the mean over its pixels of the channel that changes most, over the
-            width of ``value_range``; less is drawn again (paper: 0). What cannot be seen teaches to mark healthy tissue.
+            width of ``value_range``; less is drawn again (paper: 0). Unseen ones would teach to mark healthy tissue.
         value_range: lowest and highest value of the images.
         source_key: see ``source``.
         field_of_view: whether lesions stay inside the eye, and whether tissue is taken from inside one, or one answer
