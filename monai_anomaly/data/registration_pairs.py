@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
+from monai.data.utils import set_rnd
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
@@ -18,7 +20,8 @@ class RegistrationPairs(Randomizable, Dataset):
         fixed: data set of mappings with "image" and "retina", what is registered to.
         moving: data set of healthy ones.
         position_key: of what both of a pair have in common, such as the number of the B-scan in its volume; None for
-            any.
+            any. Every item is read once for it. Central B-scans, which the authors draw more often, are a matter of
+            the data loader's sampler.
 
     Raises:
         ValueError: no images, or none healthy at a position.
@@ -28,10 +31,11 @@ class RegistrationPairs(Randomizable, Dataset):
         check_range("number of images to register to", len(fixed), 1)
         check_range("number of healthy images", len(moving), 1)
         self.fixed, self.moving, self.position_key = fixed, moving, position_key
+        self._positions = [self._position(fixed, index) for index in range(len(fixed))]
         self._at: dict[Any, list[int]] = defaultdict(list)
         for index in range(len(moving)):
             self._at[self._position(moving, index)].append(index)
-        lacking = {self._position(fixed, index) for index in range(len(fixed))} - set(self._at)
+        lacking = set(self._positions) - set(self._at)
         if lacking:
             listed = ", ".join(map(str, sorted(lacking)[:5]))
             msg = f"No healthy image at {position_key} {listed}; give healthy volumes of as many B-scans."
@@ -43,7 +47,7 @@ class RegistrationPairs(Randomizable, Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index not in range(len(self)):
             raise IndexError(index)
-        choices = self._at[self._position(self.fixed, index)]
+        choices = self._at[self._positions[index]]
         fixed, moving = self.fixed[index], self.moving[choices[self.R.randint(len(choices))]]
         return {
             "moving": moving["image"],
@@ -53,4 +57,16 @@ class RegistrationPairs(Randomizable, Dataset):
         }
 
     def _position(self, images: Any, index: int) -> Any:
-        return None if self.position_key is None else images[index][self.position_key]
+        if self.position_key is None:
+            return None
+        position = images[index][self.position_key]
+        return position.item() if hasattr(position, "item") else position
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RegistrationPairs:
+        """Set the random state of the draws, and of random transforms in both data sets."""
+        super().set_random_state(seed, state)
+        for images in (self.fixed, self.moving):
+            set_rnd(images, int(self.R.randint(2**31)))
+        return self

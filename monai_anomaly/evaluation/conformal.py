@@ -19,7 +19,7 @@ def conformal_threshold(healthy_scores: Sequence[float] | np.ndarray, false_posi
 
     Args:
         healthy_scores: (n,), of healthy cases held out.
-        false_positive_rate: a, in (0, 1).
+        false_positive_rate: a, in (0, 1].
 
     Raises:
         ValueError: a out of range, scores that are not finite, or too few of them for a.
@@ -56,10 +56,13 @@ def threshold_row(
 
     Returns:
         A row with "threshold", "promised_rate", "false_positive_rate" and "sensitivity" as measured (NaN without
-        healthy, without sick cases), "num_healthy" and "num_sick".
+        healthy, without sick cases), "num_healthy", "num_sick" and "num_failed" (scores that
+        are not finite, which count nowhere else).
     """
     threshold = conformal_threshold(healthy_scores, false_positive_rate)
-    above, sick = np.asarray(scores, dtype=float) > threshold, np.asarray(labels, dtype=bool)
+    known = np.isfinite(np.asarray(scores, dtype=float))
+    above = np.asarray(scores, dtype=float)[known] > threshold
+    sick = np.asarray(labels, dtype=bool)[known]
     return {
         "threshold": threshold,
         "promised_rate": false_positive_rate,
@@ -67,4 +70,5 @@ def threshold_row(
         "sensitivity": float(above[sick].mean()) if sick.any() else float("nan"),
         "num_healthy": int((~sick).sum()),
         "num_sick": int(sick.sum()),
+        "num_failed": int((~known).sum()),
     }

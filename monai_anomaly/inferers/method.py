@@ -31,4 +31,5 @@ class MethodInferer(Inferer):
         if not self.amp or inputs.device.type != "cpu":
             return call(inputs, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return call(inputs, *args, **kwargs).float()
+            result = call(inputs, *args, **kwargs)
+        return tuple(part.float() for part in result) if isinstance(result, tuple) else result.float()

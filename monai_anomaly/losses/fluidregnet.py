@@ -22,6 +22,8 @@ PRESETS = {  # correlation, Dice, diffusion, folding; sparsity and positivity of
 class SquaredCorrelationLoss(nn.Module):
     """1 - (sum f m)^2 / (sum f^2 sum m^2), no means taken off; the mean of the batch. In [0, 1].
 
+    Raises ValueError for images that are nothing but border.
+
     Args:
         border: columns left out on either side (16).
         eps: added to the denominator.
@@ -37,6 +39,7 @@ class SquaredCorrelationLoss(nn.Module):
 
     def forward(self, warped: Tensor, fixed: Tensor) -> Tensor:
         """Return the loss."""
+        check_range("width of the images", warped.shape[3], 2 * self.border + 1)
         inner = slice(self.border, warped.shape[3] - self.border)
         a, b = (image[..., inner].flatten(1) for image in (warped, fixed))
         return (1 - (a * b).sum(1).square() / (a.square().sum(1) * b.square().sum(1) + self.eps)).mean()
@@ -127,6 +130,7 @@ class FluidRegNetLoss(nn.Module):
     def __init__(self, preset: str = "anomaly", with_appearance: bool = True, row_spacing: float = ROW_SPACING) -> None:
         super().__init__()
         self.with_appearance = with_appearance
+        self.in_both = preset == "longitudinal"  # healthy images have no fluid
         *self.weights, sparsity, positivity = PRESETS[check_option("preset", preset, list(PRESETS))]
         self.correlation = SquaredCorrelationLoss()
         self.dice = DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5)
@@ -145,11 +149,14 @@ class FluidRegNetLoss(nn.Module):
         displacement, offset = fields
         fixed, retina = pair["fixed"], pair["fixed_retina"].float()
         source = pair["moving"] + offset if self.with_appearance else pair["moving"]
+        fluid = rough_fluid_mask(fixed, retina)
+        if self.in_both:
+            fluid = fluid | rough_fluid_mask(pair["moving"], pair["moving_retina"].float())
         correlation, dice, diffusion, folding = self.weights
         loss = (
             correlation * self.correlation(self.warp(source, displacement), fixed)
             + dice * self.dice(self.warp(pair["moving_retina"].float(), displacement), retina)
-            + diffusion * self.diffusion(displacement, ~rough_fluid_mask(fixed, retina))
+            + diffusion * self.diffusion(displacement, ~fluid)
             + folding * folding_loss(displacement, self.row_spacing)
         )
         return loss + self.appearance(offset) if self.with_appearance else loss

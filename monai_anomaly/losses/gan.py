@@ -65,7 +65,7 @@ class WassersteinCriticLoss(nn.Module):
             real: x, (B, ...).
             share: e, (B,), drawn by default.
         """
-        fake = fake.detach()
+        fake = fake.detach()[: len(real)]  # GanTrainer makes a full batch beside the last, smaller one
         share = torch.rand(len(real), device=real.device) if share is None else share
         between = real + share.reshape(-1, *(1,) * (real.ndim - 1)) * (fake - real)
         penalty = gradient_penalty(self.critic, between)

@@ -46,7 +46,7 @@ def estimate_bruchs_membrane(
     check_range("rows of an A-scan", depth, 32)
     light, weight, step = _binned(image, depth_axis, mask)
     curve = _smooth_curve(_lower_edge(light, weight, step, min_contrast), max(1.0, depth * _SCALE))
-    return torch.from_numpy(_at_every_a_scan(curve, step, others[0])).reshape(others)
+    return torch.from_numpy(_at_every_a_scan(curve, step, others[0])).reshape(others).to(image.device)
 
 
 def estimate_inner_surface(image: Tensor, membrane: Tensor, depth_axis: int = 0, mask: Tensor | None = None) -> Tensor:
@@ -62,15 +62,15 @@ def estimate_inner_surface(image: Tensor, membrane: Tensor, depth_axis: int = 0,
         as `estimate_bruchs_membrane`; NaN where the membrane is.
     """
     depth, others = _split(image, depth_axis)
-    below = convert_to_tensor(membrane).reshape(others[0], -1).numpy()
+    below = convert_to_tensor(membrane).float().reshape(others[0], -1).cpu().numpy()
     light, weight, step = _binned(image, depth_axis, mask)
     total, count = _sums(light, weight)
     contrast = _contrast(total, count, max(3, round(_BAND * depth)))
     limit = np.nan_to_num(below[step // 2 :: step][: light.shape[1]], nan=depth)
     gain = np.where(np.arange(depth)[:, None, None] < limit - _BAND * depth, -contrast * (1 - _share(total)) ** 2, -1)
     rows = _path(gain, max(2, step), bend=0.005).astype(float) - 0.5
-    rows[:, np.isnan(below).any(0)] = np.nan
-    return torch.from_numpy(_at_every_a_scan(rows, step, others[0])).reshape(others)
+    rows[:, np.isnan(below).all(0)] = np.nan
+    return torch.from_numpy(_at_every_a_scan(rows, step, others[0])).reshape(others).to(image.device)
 
 
 def _split(image: Tensor, depth_axis: int) -> tuple[int, list[int]]:

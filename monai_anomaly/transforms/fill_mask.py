@@ -27,9 +27,9 @@ def fill_mask(image: Tensor, value: float = 250.0, margin: int = 3) -> Tensor:
         ValueError: a negative margin.
     """
     check_range("margin", margin, 0)
-    bright = np.asarray(convert_to_tensor(image).amin(0) >= value)
+    bright = np.asarray((convert_to_tensor(image).amin(0) >= value).cpu())
     if not bright.any():
-        return torch.from_numpy(bright)[None]
+        return torch.from_numpy(bright)[None].to(image.device)
     planes = bright.reshape(*bright.shape[:2], -1).astype(np.uint8)
     solid = _each_plane(cv2.MORPH_OPEN, planes, np.ones((5, 5), np.uint8))
     frame = np.zeros_like(solid)
@@ -40,7 +40,7 @@ def fill_mask(image: Tensor, value: float = 250.0, margin: int = 3) -> Tensor:
         fill[..., plane] = ndimage.binary_propagation(inside & frame[..., plane], np.ones((3, 3)), mask=inside)
     if margin and fill.any():
         fill = _each_plane(cv2.MORPH_DILATE, fill, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
-    return torch.from_numpy(fill.reshape(bright.shape) > 0)[None]
+    return torch.from_numpy(fill.reshape(bright.shape) > 0)[None].to(image.device)
 
 
 def _each_plane(operation: int, planes: np.ndarray, kernel: np.ndarray) -> np.ndarray:

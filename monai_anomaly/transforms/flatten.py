@@ -6,6 +6,7 @@ import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -36,7 +37,7 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
     Raises:
         ValueError: shifts of another shape than the A-scans.
     """
-    scans = image.movedim(depth_axis + 1, 1)
+    scans, shifts = image.movedim(depth_axis + 1, 1), shifts.to(image.device)
     if shifts.shape != scans.shape[2:]:
         msg = f"Shifts are {tuple(shifts.shape)}, the image's A-scans {tuple(scans.shape[2:])}; give one for each."
         raise ValueError(msg)
@@ -54,7 +55,7 @@ def _moved(scans: Tensor, shifts: Tensor) -> Tensor:
     width = shifts.numel()
     offsets = shifts.reshape(-1).long().clamp(-depth, depth)
     low, high = int(offsets.amin()), int(offsets.amax())
-    place = torch.arange(width)
+    place = torch.arange(width, device=scans.device)
     below_highest = (high - offsets) * width + place
     flat = scans.reshape(channels, -1)
     result = torch.empty_like(flat).reshape(channels, depth, width)
@@ -79,7 +80,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         depth_axis: spatial axis along which A-scans run; 0 for (C, rows, A-scans[, B-scans]).
         row_fraction: where the membrane goes, over the number of rows, in [0, 1); None for its median row.
         mode: "nearest", whole rows; "bilinear", fractions, which blurs along the depth.
-        fill_value: B-scans' white fill, see `fill_mask`; None for none.
+        fill_value: lowest value of white fill around turned B-scans, see `fill_mask` (OCT2017: 250); None for none.
 
     Shape:
         (C, rows, A-scans) or (C, rows, A-scans, B-scans) in and out.
@@ -93,7 +94,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         depth_axis: int = 0,
         row_fraction: float | None = None,
         mode: str = "nearest",
-        fill_value: float | None = 250.0,
+        fill_value: float | None = None,
     ) -> None:
         self.depth_axis = check_option("depth_axis", depth_axis, (0, 1, 2))
         self.mode = check_option("mode", mode, _MODES)
@@ -119,7 +120,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
             msg = f"Bruch's membrane is {tuple(rows.shape)}, the image's A-scans {tuple(others)}; give a row for each."
             raise ValueError(msg)
         rows = _without_gaps(rows)
-        target = rows.median() if self.row_fraction is None else torch.tensor(self.row_fraction * depth)
+        target = rows.median() if self.row_fraction is None else rows.new_tensor(self.row_fraction * depth)
         return target.round() - rows
 
     def __call__(self, data: Tensor, membrane: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
@@ -132,26 +133,30 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         """
         if shifts is None:
             shifts = self.shifts(data, membrane)
-        used = shifts.round() if self.mode == "nearest" else shifts
-        result = self._shift(data, used)
+        result = self._shift(data, shifts, self.mode)
         if isinstance(result, MetaTensor):
-            self.push_transform(result, extra_info={"shifts": used})
+            self.push_transform(result, extra_info={"shifts": shifts.cpu(), "mode": self.mode})
         return result
 
     def inverse(self, data: Tensor) -> Tensor:
         """Return the image as it was, but for what was shifted out of it."""
-        info = self.pop_transform(data)
-        return self._shift(data, -info[TraceKeys.EXTRA_INFO]["shifts"])
+        info = self.pop_transform(data)[TraceKeys.EXTRA_INFO]  # Invertd may have set the mode to "nearest"
+        return self._shift(data, -info["shifts"], info["mode"])
 
-    def _shift(self, data: Tensor, shifts: Tensor) -> Tensor:
-        result = shift_a_scans(convert_to_tensor(data), shifts, self.depth_axis)
+    def _shift(self, data: Tensor, shifts: Tensor, mode: str) -> Tensor:
+        used = shifts.round() if mode == "nearest" else shifts
+        result = shift_a_scans(convert_to_tensor(data), used, self.depth_axis)
         return convert_to_dst_type(result, data, dtype=result.dtype)[0]
 
 
 def _without_gaps(rows: Tensor) -> Tensor:
-    """Return the rows with B-scans of NaN filled by the nearest ones that are known."""
-    columns = rows.reshape(len(rows), -1)
-    known = torch.isfinite(columns).all(0)
+    """Return the rows without NaN: A-scans between the known ones of a B-scan, whole B-scans from the nearest known."""
+    columns = rows.reshape(len(rows), -1).clone()
+    finite = torch.isfinite(columns)
+    for scan in torch.nonzero(finite.any(0) & ~finite.all(0)).flatten().tolist():
+        at, there = np.flatnonzero(finite[:, scan].cpu()), columns[finite[:, scan], scan].cpu().numpy()
+        columns[:, scan] = torch.from_numpy(np.interp(np.arange(len(rows)), at, there))
+    known = finite.any(0)
     if not bool(known.any()):
         msg = (
             "No Bruch's membrane is seen in any B-scan; expected a bright band across. Check depth_axis, or give its "
@@ -161,7 +166,7 @@ def _without_gaps(rows: Tensor) -> Tensor:
     if not bool(known.all()):
         missing = int((~known).sum())
         logger.warning("%d of %d B-scans show no Bruch's membrane: they move as the next ones do.", missing, len(known))
-        places = torch.arange(len(known))
+        places = torch.arange(len(known), device=rows.device)
         nearest = (places[:, None] - places[known]).abs().argmin(1)
         columns = columns[:, known][:, nearest]
     return columns.reshape(rows.shape)
@@ -176,8 +181,8 @@ class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
         row_fraction: see `FlattenToBruchsMembrane`.
         mode: one for all, or one for each key; labels take "nearest".
         fill_value: see `FlattenToBruchsMembrane`.
-        membrane_key: of the membrane's rows, where they are known, (A-scans, ...); where the data have no such key, or
-            None there, they are estimated.
+        membrane_key: of the membrane's rows, where they are known, (A-scans, ...); they move with the images. Where the
+            data have no such key, or None there, they are estimated.
         allow_missing_keys: do nothing where a key is missing.
     """
 
@@ -187,7 +192,7 @@ class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
         depth_axis: int = 0,
         row_fraction: float | None = None,
         mode: str | Sequence[str] = "nearest",
-        fill_value: float | None = 250.0,
+        fill_value: float | None = None,
         membrane_key: str | None = "membrane",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -206,11 +211,17 @@ class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
             if shifts is None:
                 shifts = transform.shifts(result[key], result.get(self.membrane_key))
             result[key] = transform(result[key], shifts=shifts)
+        if shifts is not None and result.get(self.membrane_key) is not None:
+            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]) + shifts.cpu()
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data as they were."""
         result = dict(data)
+        shifts = None
         for key, transform in self.key_iterator(result, self.transforms):
+            shifts = transform.get_most_recent_transform(result[key])[TraceKeys.EXTRA_INFO]["shifts"]
             result[key] = transform.inverse(result[key])
+        if shifts is not None and result.get(self.membrane_key) is not None:
+            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]) - shifts
         return result

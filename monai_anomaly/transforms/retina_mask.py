@@ -22,7 +22,7 @@ def retina_mask(
     membrane: Tensor | None = None,
     outside: float = 0.0,
     margin: int = 0,
-    fill_value: float | None = 250.0,
+    fill_value: float | None = None,
 ) -> Tensor:
     """Return where an OCT shows the retina, from its inner surface to Bruch's membrane.
 
@@ -32,10 +32,10 @@ def retina_mask(
         membrane: rows of Bruch's membrane, (A-scans, ...), where they are known; by default they are estimated.
         outside: value beside the retina's 1, in [0, 1]; 0.5 is AGM's soft mask.
         margin: rows added above and below, at least 0.
-        fill_value: B-scans' white fill, see `fill_mask`; None for none.
+        fill_value: lowest value of white fill around turned B-scans, see `fill_mask` (OCT2017: 250); None for none.
 
     Shape:
-        output (1, ...) on the image's grid, float32; ``outside`` everywhere in B-scans that show no membrane.
+        output (1, ...) on the image's grid, float32; ``outside`` where no membrane is known or seen.
 
     Raises:
         ValueError: arguments out of range.
@@ -46,8 +46,9 @@ def retina_mask(
     seen = None if fill_value is None else ~fill_of_scans(plain, fill_value, depth_axis)
     if membrane is None:
         membrane = estimate_bruchs_membrane(plain, depth_axis, seen)
+    membrane = convert_to_tensor(membrane).float().to(plain.device)
     surface = estimate_inner_surface(plain, membrane, depth_axis, seen)
-    rows = torch.arange(plain.shape[depth_axis + 1]).reshape(-1, *(1,) * surface.ndim)
+    rows = torch.arange(plain.shape[depth_axis + 1], device=plain.device).reshape(-1, *(1,) * surface.ndim)
     inside = (rows >= surface - margin) & (rows <= membrane + margin)  # NaN is never inside
     mask = torch.where(inside, 1.0, outside).movedim(0, depth_axis)[None]
     return mask if seen is None else torch.where(seen, mask, outside)
@@ -57,7 +58,7 @@ class RetinaMask(Transform):
     """Array version of `retina_mask`, whose arguments and errors it shares."""
 
     def __init__(
-        self, depth_axis: int = 0, outside: float = 0.0, margin: int = 0, fill_value: float | None = 250.0
+        self, depth_axis: int = 0, outside: float = 0.0, margin: int = 0, fill_value: float | None = None
     ) -> None:
         check_range("outside", outside, 0, 1)
         check_range("margin", margin, 0)
@@ -80,7 +81,7 @@ class RetinaMaskd(MapTransform):
         depth_axis: int = 0,
         outside: float = 0.0,
         margin: int = 0,
-        fill_value: float | None = 250.0,
+        fill_value: float | None = None,
         membrane_key: str | None = "membrane",
         allow_missing_keys: bool = False,
     ) -> None:

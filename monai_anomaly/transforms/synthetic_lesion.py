@@ -161,6 +161,8 @@ class RandSyntheticLesion(Randomizable, Transform):
         view = self._view(plain, self.field_of_view)
         for _ in range(self.R.randint(self.num_lesions[0], self.num_lesions[1] + 1)):
             self._paste(result.movedim(0, -1).numpy(), mask, view)
+        if not plain.dtype.is_floating_point:
+            result = result.round()
         return (
             convert_to_dst_type(result, data, dtype=plain.dtype)[0],
             convert_to_dst_type(torch.from_numpy(mask)[None], data, dtype=torch.uint8)[0],
@@ -227,7 +229,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         """Return (H, W, C), float32 in [0, 1]."""
         low, high = self.value_range
         picture = plain.detach().cpu().float().movedim(0, -1).numpy()
-        return picture if (low, high) == (0.0, 1.0) else (picture - low) / (high - low)
+        return np.clip((picture - low) / np.float32(high - low), 0, 1)
 
     def _view(self, plain: Tensor, field_of_view: bool) -> np.ndarray:
         """Return the field of view at every eighth pixel."""

@@ -1,9 +1,11 @@
-"""FluidRegNet through MONAI's SupervisedTrainer: it learns to register, and to darken what cannot be moved."""
+"""FluidRegNet through MONAI's SupervisedTrainer: it learns to register; and pairs."""
 
 import pytest
 import torch
 from ignite.engine import Events
+from monai.data import Dataset
 from monai.engines import SupervisedTrainer
+from monai.transforms import RandGaussianNoised
 
 from monai_anomaly.data import RegistrationPairs
 from monai_anomaly.engines import prepare_pair
@@ -28,13 +30,33 @@ def test_pairs_are_drawn_anew_and_at_the_same_position():
     tops = {float(pairs[0]["moving_retina"].argmax(1).float().mean()) for _ in range(40)}
     assert tops == {6.0, 8.0, 10.0}
     assert torch.equal(pairs[1]["fixed"], fixed[1]["image"])
-    assert len({float(RegistrationPairs(fixed, moving)[0]["moving"].sum()) for _ in range(3)}) >= 1
+    anywhere = RegistrationPairs(fixed, moving)
+    anywhere.set_random_state(0)
+    assert len({float(anywhere[0]["moving_retina"].argmax(1).float().mean()) for _ in range(40)}) == 6
     with pytest.raises(IndexError):
         pairs[2]
     with pytest.raises(ValueError, match="No healthy image at position 1; give healthy volumes of as many B-scans"):
         RegistrationPairs(fixed, [b_scan(8)], "position")
     with pytest.raises(ValueError, match="number of healthy images must be at least 1"):
         RegistrationPairs(fixed, [])
+
+
+def test_seeds_reach_random_transforms_inside():
+    noise = RandGaussianNoised("image", prob=1.0)
+    data = Dataset([b_scan(8)] * 2, noise)
+    drawn = []
+    for seed in (0, 0, 1):
+        pairs = RegistrationPairs(data, data)
+        pairs.set_random_state(seed)
+        drawn.append((pairs[0]["fixed"], pairs[0]["moving"]))
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert not torch.equal(drawn[0][0], drawn[2][0])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+def test_positions_may_be_tensors():
+    items = [{**b_scan(8), "position": torch.tensor(n)} for n in (0, 1)]
+    assert len(RegistrationPairs(items, items, "position")) == 2
 
 
 def test_training_by_monais_trainer():

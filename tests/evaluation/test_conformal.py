@@ -40,4 +40,6 @@ def test_what_it_comes_to():
     assert row["false_positive_rate"] == pytest.approx(1 / 3)
     assert row["sensitivity"] == 1
     assert (row["num_healthy"], row["num_sick"]) == (3, 2)
+    failed = threshold_row(np.arange(9), 0.1, [math.nan, 9, math.nan, 10], [False, False, True, True])
+    assert (failed["false_positive_rate"], failed["sensitivity"], failed["num_failed"]) == (1, 1, 2)
     assert math.isnan(threshold_row(np.arange(9), 0.1, [1], [True])["false_positive_rate"])

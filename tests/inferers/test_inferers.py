@@ -6,7 +6,7 @@ from monai.inferers import SliceInferer
 
 from monai_anomaly.inferers import AnomalyMapInferer, CutSliceInferer, MethodInferer, VolumeSliceInferer
 from monai_anomaly.inferers.volume_slice import find_slice_axis
-from monai_anomaly.networks.nets import ASCNet, ReconstructionAutoencoder
+from monai_anomaly.networks.nets import ASCNet, FluidRegNet, ReconstructionAutoencoder
 
 
 def detector_of_slices(x):
@@ -127,3 +127,5 @@ def test_a_method_in_bfloat16_on_a_cpu_gives_float32():
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, rtol=0.05, atol=0.02)
     assert torch.equal(exact, network.reconstruct(images))
+    pair = MethodInferer("register_pair", amp=True)(torch.rand(1, 1, 32, 32), FluidRegNet(2), torch.rand(1, 1, 32, 32))
+    assert [part.dtype for part in pair] == [torch.float32] * 2

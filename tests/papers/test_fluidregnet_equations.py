@@ -106,6 +106,11 @@ def test_correlation():
     assert float(loss(image, other)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_correlation_of_nothing_but_border():
+    with pytest.raises(ValueError, match="width of the images must be at least 33, got 32"):
+        SquaredCorrelationLoss()(torch.rand(1, 1, 8, 32), torch.rand(1, 1, 8, 32))
+
+
 def test_appearance():
     assert AppearanceLoss()(torch.full((1, 1, 4, 4), 0.1)) == pytest.approx(10.72)
     assert AppearanceLoss()(torch.full((1, 1, 4, 4), -0.1)) == pytest.approx(0.48)
@@ -165,6 +170,18 @@ class TestLoss:
         pair = pair_of(*torch.rand(2, 1, 1, 32, 64), *torch.ones(2, 1, 1, 32, 64))
         assert not FluidRegNetLoss(with_appearance=False)(fields, pair).requires_grad
         assert FluidRegNetLoss()(fields, pair).requires_grad
+
+    def test_fluid_of_either_image_counts_over_time(self, monkeypatch):
+        u, a = 3 * torch.randn(1, 2, 32, 64), torch.zeros(1, 1, 32, 64)
+        moving = torch.rand(1, 1, 32, 64)
+        pair = pair_of(moving, torch.rand(1, 1, 32, 64), *torch.ones(2, 1, 1, 32, 64))
+        loss, whole = FluidRegNetLoss("longitudinal"), []
+        monkeypatch.setattr(loss.diffusion, "forward", lambda u, mask: whole.append(mask) or 0 * u.sum())
+        loss((u, a), pair)
+        expected = rough_fluid_mask(pair["fixed"], pair["fixed_retina"]) | rough_fluid_mask(
+            moving, torch.ones_like(moving)
+        )
+        assert torch.equal(whole[0], ~expected)
 
     def test_presets(self):
         with pytest.raises(ValueError, match="preset must be one of 'longitudinal', 'anomaly'"):

@@ -102,12 +102,13 @@ class TestPatches:
     def test_half_widths_are_gamma_distributed(self):
         transform = RandPoissonBlend([gray(0)], min_object=0)
         transform.set_random_state(0)
-        draws = 0.05 + transform.R.gamma(2, 0.03, 20000)
-        assert draws.mean() == pytest.approx(0.11, abs=0.002)
-        assert draws.std() == pytest.approx(0.0424, abs=0.002)
-        sides = [cut.stop - cut.start for _ in range(2000) for cut in transform._cut(np.ones((224, 224), bool))]
-        assert max(sides) <= 2 * 0.4 * 224
-        assert 20 < np.mean(sides) < 2 * 0.11 * 224  # clipped at the border
+        cuts = [cut for _ in range(4000) for cut in transform._cut(np.ones((1000, 1000), bool))]
+        whole = [cut.stop - cut.start for cut in cuts if cut.start > 0 and cut.stop < 1000]
+        assert max(whole) <= 800
+        assert min(whole) >= 100
+        middle = [c.stop - c.start for c in cuts if 450 <= (c.start + c.stop) / 2 <= 550]  # not cut off
+        assert np.mean(middle) / 2000 == pytest.approx(0.11, abs=0.006)
+        assert np.std(middle) / 2000 == pytest.approx(0.0424, abs=0.006)
 
     def test_labelled_area_and_type(self):
         images = [gray(n) for n in range(4)]

@@ -152,8 +152,38 @@ class TestFlatten:
         known = FlattenToBruchsMembraned("image")({"image": image, "membrane": truth})["image"]
         assert torch.equal(known, FlattenToBruchsMembrane()(image, truth))
         data["pred"] = MetaTensor(data["label"].as_tensor().clone())
-        back = Invertd("pred", transform, "label", nearest_interp=False)(data)["pred"]
-        assert (back.as_tensor() == label).float().mean() > 0.999
+        for original in ("label", "image"):
+            back = Invertd("pred", transform, original, nearest_interp=True)(data)["pred"]
+            assert (back.as_tensor() == label).float().mean() > 0.999
+            assert set(back.unique().tolist()) <= {0, 1, 2, 3, 4}
+
+    def test_given_rows_move_with_the_image_and_back(self):
+        image, truth, phantom = scan_of((256, 192, 2))
+        transform = FlattenToBruchsMembraned("image")
+        data = transform({"image": MetaTensor(image), "membrane": truth})
+        assert (data["membrane"] - data["membrane"].median()).abs().max() < 0.51
+        retina = torch.from_numpy(phantom.structures["retina"]).movedim(1, 0)[None]
+        flat = shift_a_scans(retina, FlattenToBruchsMembrane().shifts(image, truth).round())
+        mask = RetinaMaskd("image")(data)["retina"]
+        assert 2 * ((mask > 0) & (flat > 0)).sum() / (mask.sum() + flat.sum()) > 0.97
+        torch.testing.assert_close(transform.inverse(data)["membrane"], truth)
+
+    def test_rows_known_for_a_part_of_the_a_scans(self):
+        image, truth, _ = scan_of((256, 192, 2))
+        part = truth.clone()
+        part[:20] = part[100:110, 0] = float("nan")
+        whole, found = (FlattenToBruchsMembrane(row_fraction=0.5).shifts(image, rows) for rows in (truth, part))
+        assert found.isfinite().all()
+        assert (found - whole)[20:].abs().max() < 2
+        mask, all_of_it = retina_mask(image, membrane=part.numpy()), retina_mask(image, membrane=truth)
+        assert not mask[:, :, :20].any()
+        assert torch.equal(mask[:, :, 20:100], all_of_it[:, :, 20:100])
+
+    def test_sixteen_bits_are_not_fill(self):
+        image, truth, _ = scan_of((256, 192, 1))
+        deep = image.int() * 257
+        assert (FlattenToBruchsMembrane().shifts(deep) - FlattenToBruchsMembrane().shifts(image)).abs().mean() < 0.5
+        assert torch.equal(retina_mask(deep, membrane=truth), retina_mask(image, membrane=truth))
 
     def test_b_scans_without_a_membrane_move_as_the_next_ones(self, caplog):
         image, _, _ = scan_of()
@@ -185,7 +215,8 @@ class TestRetinaMask:
     def test_soft_with_margin_and_without_fill(self):
         image, _, _ = scan_of((256, 192, 1))
         image[0, :40, 30:90] = 255
-        hard, soft = retina_mask(image), RetinaMaskd("image", outside=0.5, margin=5)({"image": image})["retina"]
+        hard = retina_mask(image, fill_value=250)
+        soft = RetinaMaskd("image", outside=0.5, margin=5, fill_value=250)({"image": image})["retina"]
         assert set(soft.unique().tolist()) == {0.5, 1.0}
         assert ((soft == 1) >= (hard == 1)).all()
         inside = (soft == 1)[0, :, 150, 0].sum() - (hard == 1)[0, :, 150, 0].sum()

@@ -271,6 +271,20 @@ class TestAugmentations:
         with pytest.raises(ValueError, match="augmentation must be one of .* Did you mean 'gamma'"):
             RandSyntheticLesion(photographs, augmentations=("gama",))
 
+    def test_values_just_outside_the_range_and_integers(self, photographs):
+        low = [photograph - 0.01 for photograph in photographs]
+        transform = RandSyntheticLesion(low, 1.0)
+        transform.set_random_state(0)
+        assert all(transform(low[0])[0].isfinite().all() for _ in range(30))
+        eight = [(255 * photograph).round().to(torch.uint8) for photograph in photographs]
+        exact = [photograph.float() for photograph in eight]
+        found = []
+        for images in (eight, exact):
+            transform = RandSyntheticLesion(images, 1.0, value_range=(0, 255))
+            transform.set_random_state(0)
+            found.append(transform(images[0])[0].float())
+        assert (found[0] - found[1]).abs().max() <= 0.5
+
     def test_lesions_that_can_be_seen(self, photographs):
         transform = RandSyntheticLesion(photographs, 1.0, (1, 1), (0.2, 0.4), min_contrast=0.15)
         transform.set_random_state(0)

@@ -164,8 +164,8 @@ class FAnoGANEncoder(nn.Module):
 class FAnoGAN(nn.Module):
     """The detector: |x - G(E(x))| in windows of 64 x 64, blended.
 
-    G and D are trained first, by themselves (MONAI's GanTrainer); then E, while they stay in evaluation mode whatever
-    the detector's mode.
+    G and D are trained first, in training mode as they are made, by MONAI's GanTrainer, whose ``d_train_steps`` are all
+    on one batch. Then E is, by a trainer that calls ``train``: from there on G and D stay in evaluation mode.
 
     Args:
         in_channels: of the images.
@@ -208,7 +208,6 @@ class FAnoGAN(nn.Module):
             padding_mode="reflect",
             cache_roi_weight_map=True,
         )
-        self.train(self.training)
 
     def train(self, mode: bool = True) -> FAnoGAN:
         """Set the mode of the encoder; generator and critic stay in evaluation mode."""

@@ -35,7 +35,7 @@ class FluidRegNet(ResizableBuffers):
     """A registration network with a displacement and an appearance offset, and the healthy B-scans it registers.
 
     672,259 parameters by default. The map of an image is the share of healthy references that have to darken by 0.13
-    or to double in area there on their way into it.
+    or to double in area there on their way into it. The authors multiply it by the retina's mask: see `RetinaMask`.
 
     Args:
         channels: n, of the stems.
@@ -101,7 +101,7 @@ class FluidRegNet(ResizableBuffers):
         for stage, skip in zip(self.up, reversed(skips), strict=True):
             larger = F.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=False)
             features = stage(torch.cat((larger, skip), 1))
-        return self.displacement_head(features), self.appearance_head(features)
+        return self.displacement_head(features).float(), self.appearance_head(features).float()
 
     def evidence(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """Return where each healthy image has to change, (B, 1, H, W) in [0, 1], and how badly it fits then, (B,)."""
