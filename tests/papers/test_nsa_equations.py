@@ -9,6 +9,7 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from skimage.morphology import disk
 
+from monai_anomaly.networks.nets import NSANet
 from monai_anomaly.transforms import RandPoissonBlend, RandPoissonBlendd, change_label, poisson_blend
 
 
@@ -110,6 +111,19 @@ class TestPatches:
         assert np.mean(middle) / 2000 == pytest.approx(0.11, abs=0.006)
         assert np.std(middle) / 2000 == pytest.approx(0.0424, abs=0.006)
 
+    def test_the_first_patch_is_always_tried_and_others_every_other_time(self, monkeypatch):
+        transform = RandPoissonBlend([gray(0)], 3)
+        transform.set_random_state(0)
+        tried = []
+        monkeypatch.setattr(transform, "_blend_one", lambda image, here: tried.append(1))
+        counts = []
+        for _ in range(400):
+            tried.clear()
+            transform(gray(1))
+            counts.append(len(tried))
+        assert set(counts) == {1, 2, 3}
+        assert np.mean(counts) == pytest.approx(2, abs=0.12)  # 1 + (n - 1) / 2
+
     def test_labelled_area_and_type(self):
         images = [gray(n) for n in range(4)]
         transform = RandPoissonBlend(images, value_range=(0, 255))
@@ -183,3 +197,20 @@ class TestPatches:
             RandPoissonBlend([gray(0)], half_width=((0.1, 0.6), (0.1, 0.2)))
         with pytest.raises(ValueError, match="has 3 channels, the image 1"):
             RandPoissonBlend([gray(0, (224, 224, 3))])(gray(0))
+
+
+def test_the_network_layer_by_layer():
+    network = NSANet().eval()
+    images = torch.rand(1, 1, 64, 96)
+    net, (down, relu, narrow, _) = network.encoder, network.bottleneck
+    with torch.no_grad():
+        x = net.maxpool(torch.relu(net.bn1(net.conv1(images))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        assert x.shape == (1, 512, 2, 3)
+        x = torch.relu(narrow(relu(down(x))))
+        for block, width in zip(network.decoder, (64, 32, 16), strict=True):
+            main = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
+            x = torch.relu(main + block.upsample(x))
+            assert x.shape[1] == width
+        x = torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)(x)
+        torch.testing.assert_close(network(images), torch.sigmoid(network.head(x)))
