@@ -212,7 +212,7 @@ class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
                 shifts = transform.shifts(result[key], result.get(self.membrane_key))
             result[key] = transform(result[key], shifts=shifts)
         if shifts is not None and result.get(self.membrane_key) is not None:
-            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]) + shifts.cpu()
+            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]).cpu() + shifts.cpu()
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -223,5 +223,5 @@ class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):
             shifts = transform.get_most_recent_transform(result[key])[TraceKeys.EXTRA_INFO]["shifts"]
             result[key] = transform.inverse(result[key])
         if shifts is not None and result.get(self.membrane_key) is not None:
-            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]) - shifts
+            result[self.membrane_key] = convert_to_tensor(result[self.membrane_key]).cpu() - shifts
         return result

@@ -77,7 +77,7 @@ class RandPoissonBlend(Randomizable, Transform):
         (1, H, W), float32 in [0, 1).
 
     Raises:
-        ValueError: numbers out of range, no source, or a source of another shape.
+        ValueError: numbers out of range, no source, or a source of another number of channels.
     """
 
     def __init__(

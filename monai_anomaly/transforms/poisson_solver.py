@@ -49,26 +49,22 @@ def poisson_blend(destination: np.ndarray, patch: np.ndarray, mask: np.ndarray, 
     if blend == "mixed":
         inside = inside & (np.abs(other[1] - other[0]) > np.abs(own[1] - own[0]))
     rows, columns = (np.where(inside, theirs, mine) for mine, theirs in zip(own, other, strict=True))
-    divergence = _backward(rows, 0) + _backward(columns, 1)
+    divergence = rows[1:-1, 1:-1] - rows[:-2, 1:-1] + columns[1:-1, 1:-1] - columns[1:-1, :-2]
     return _solve(target, divergence)
 
 
 def _gradients(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return forward differences along rows' and columns' axes, 0 beyond the last."""
-    return tuple(np.diff(image, axis=axis, append=np.take(image, [-2], axis)) for axis in (0, 1))  # type: ignore[return-value]
-
-
-def _backward(gradient: np.ndarray, axis: int) -> np.ndarray:
-    return np.diff(gradient, axis=axis, prepend=np.take(gradient, [1], axis))
+    """Return forward differences from row to row and from column to column, 0 at the last."""
+    return np.diff(image, axis=0, append=image[-1:]), np.diff(image, axis=1, append=image[:, -1:])
 
 
 def _solve(image: np.ndarray, divergence: np.ndarray) -> np.ndarray:
-    """Return what has this divergence of gradients inside and the image's values on the border."""
+    """Return what has this divergence of gradients inside, (h - 2, w - 2, C), and the image's values on the border."""
     height, width = image.shape[:2]
     border = image.copy()
     border[1:-1, 1:-1] = 0
     known = border[:-2, 1:-1] + border[2:, 1:-1] + border[1:-1, :-2] + border[1:-1, 2:]
-    right = divergence[1:-1, 1:-1] - known
+    right = divergence - known
     (left, rows), (other, columns) = (_sines(n) for n in (height, width))
     waves = left @ right.transpose(2, 0, 1) @ other / (rows[:, None] + columns)
     result = image.copy()
