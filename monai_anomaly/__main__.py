@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_anomaly.checks import root_cause
 
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 1 after one line that says what was wrong."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command != "run":
+    if rest and known.command not in ("run", "experiment"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         known.function(known, rest)
@@ -48,6 +49,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", action="append", default=[], help="one more config to lay over, e.g. data_volume")
     run.set_defaults(function=_run)
 
+    experiment = commands.add_parser("experiment", help="a paper's experiment: tables and a figure", allow_abbrev=False)
+    experiment.add_argument("name", choices=("amnet",), help="stem of the paper's bundle")
+    experiment.add_argument("--dataset_dir", required=True, help="the labeled volumes")
+    experiment.add_argument("--out", required=True, help="folder of everything; a second start goes on there")
+    experiment.add_argument("--folds", type=int, default=5)
+    experiment.add_argument("--seeds", type=int, default=1, help="trainings of each")
+    experiment.add_argument("--guides", default="fanogan,nsa,fluidregnet", help="detectors, with commas between")
+    experiment.add_argument("--strategies", help="with commas between; all by default")
+    experiment.add_argument("--maps_dir", help="of maps that are there already")
+    experiment.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
+    experiment.set_defaults(function=_experiment)
+
+    _add_data_commands(commands)
+    return parser
+
+
+def _add_data_commands(commands: Any) -> None:
     bundles = commands.add_parser("bundles", help="list the bundles and their configs")
     bundles.set_defaults(function=_bundles)
 
@@ -73,8 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     phantoms.add_argument("--num-test", type=int, default=4)
     phantoms.add_argument("--difficulty", type=float, default=0.3, help="0 easy to 1 hard")
     phantoms.add_argument("--seed", type=int, default=0)
+    phantoms.add_argument("--shape", type=int, nargs="+", help="of a case; volumes: A-scans, rows, B-scans for oct")
+    phantoms.add_argument(
+        "--layout",
+        choices=("folders", "retouch"),
+        default="folders",
+        help="retouch: OCT with labeled fluids in num-test volumes",
+    )
     phantoms.set_defaults(function=_phantoms)
-    return parser
 
 
 def _run(known: argparse.Namespace, rest: list[str]) -> None:
@@ -93,6 +117,26 @@ def _run(known: argparse.Namespace, rest: list[str]) -> None:
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+
+
+def _experiment(known: argparse.Namespace, rest: list[str]) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    warnings.filterwarnings("ignore", module="ignite|monai")
+    from monai_anomaly.experiments import EXPERIMENTS
+
+    options = {"strategies": known.strategies.split(",")} if known.strategies else {}
+    report = EXPERIMENTS[known.name](
+        known.dataset_dir,
+        known.out,
+        folds=known.folds,
+        guides=[guide for guide in known.guides.split(",") if guide],
+        seeds=known.seeds,
+        maps_dir=known.maps_dir,
+        configs=known.config,
+        overrides=_overrides(rest),
+        **options,
+    )
+    sys.stdout.write(f"{report}\n")
 
 
 def _overrides(rest: Sequence[str]) -> dict[str, str]:
@@ -167,8 +211,16 @@ def _check(known: argparse.Namespace, rest: list[str]) -> None:
 
 def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
     del rest
-    from monai_anomaly.data.phantoms import write_phantoms
+    from monai_anomaly.data.phantoms import write_phantoms, write_retouch_layout
 
+    shape = tuple(known.shape) if known.shape else None
+    if known.layout == "retouch":
+        if known.modality != "oct":
+            msg = f"The layout retouch is for oct, got {known.modality!r}."
+            raise ValueError(msg)
+        write_retouch_layout(known.out, known.num_test, 0, known.num_healthy, known.difficulty, known.seed, shape)
+        sys.stdout.write(f"{known.out}\n")
+        return
     write_phantoms(
         known.modality,
         known.out,
@@ -176,6 +228,7 @@ def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
         num_test=known.num_test,
         difficulty=known.difficulty,
         seed=known.seed,
+        shape=shape,
     )
     sys.stdout.write(f"{known.out}\n")
 

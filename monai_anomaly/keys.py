@@ -20,3 +20,6 @@ WILD_CUT = "wild_cut"
 
 RECONSTRUCTION = "reconstruction"
 """An image as a network gives it back."""
+
+SEGMENTATION = "segmentation"
+"""One class per pixel, (1, H, W) or (1, H, W, D)."""

@@ -4,6 +4,8 @@ from .cached_images import CachedImages, load_textures
 from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
 from .datalist import build_datalist, label_rules, load_datalist, write_datalist
+from .folds import balanced_folds, count_label_pixels, fold_of_lesions
+from .maps import with_maps
 from .readers import ImageFileReader
 from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
@@ -20,10 +22,13 @@ __all__ = [
     "ImageFileReader",
     "RegistrationPairs",
     "SliceDataset",
+    "balanced_folds",
     "build_datalist",
     "collate_case",
+    "count_label_pixels",
     "detect_spec",
     "fold_of",
+    "fold_of_lesions",
     "hide_labels",
     "hold_out",
     "label_rules",
@@ -34,6 +39,7 @@ __all__ = [
     "load_textures",
     "reference_slices",
     "split_by_patient",
+    "with_maps",
     "write_atomically",
     "write_datalist",
 ]

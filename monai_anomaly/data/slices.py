@@ -41,16 +41,20 @@ class SliceDataset(Dataset):
         volumes: data set of records with "image" (C, I, J, K), and "label" (1, I, J, K) for the slices' kinds.
         slice_axis: voxel axis slices follow one another along, 0 to 2, or a function of the image that tells it.
         keep: "all"; "content": slices where any pixel, and at least ``min_content_fraction`` of them, is above the
-            volume's background; "healthy": those of them without a labeled pixel.
+            volume's background; "healthy": those of them without a labeled pixel; "abnormal": those with one.
         image_size: height and width slices are resized to, None for as they are.
         min_content_fraction: of a slice's pixels that must be above the volume's background, in [0, 1].
         step: take every ``step``-th of the slices kept, at least 1.
         cache: "volumes" or "slices".
         cache_size: volumes kept in memory, at least 1.
         cache_dir: folder for the files of ``cache="slices"``, None for memory.
+        keys: of the arrays each slice has, the image first; the others only where the volume has them.
+        label_key: of the labels that tell a slice's kind.
+        healthy_values: labels from 0 to this are no lesion.
 
     Raises:
-        ValueError: an unknown ``keep`` or ``cache``, numbers out of range, or no slice left.
+        ValueError: an unknown ``keep`` or ``cache``, numbers out of range, other arrays than the image resized, or no
+            slice left.
     """
 
     def __init__(
@@ -64,10 +68,15 @@ class SliceDataset(Dataset):
         cache: str = "volumes",
         cache_size: int = 1,
         cache_dir: str | Path | None = None,
+        keys: Sequence[str] = ("image",),
+        label_key: str = "label",
+        healthy_values: int = 0,
     ) -> None:
         self.volumes = volumes
         self.slice_axis = slice_axis
-        self.keep = check_option("keep", keep, ("all", "content", "healthy"))
+        self.keep = check_option("keep", keep, ("all", "content", "healthy", "abnormal"))
+        check_range("number of keys", len(keys), 1, len(keys) if image_size is None else 1)
+        self.keys, self.label_key, self.healthy_values = tuple(keys), label_key, healthy_values
         self.image_size = image_size
         check_range("min_content_fraction", min_content_fraction, 0, 1)
         check_range("step", step, 1)
@@ -77,7 +86,7 @@ class SliceDataset(Dataset):
         self.cache_size = cache_size
         self._cache: OrderedDict[int, Any] = OrderedDict()
         check_option("cache", cache, ("volumes", "slices"))
-        self._slices: list[Tensor] | None = [] if cache == "slices" else None
+        self._slices: list[dict[str, Tensor]] | None = [] if cache == "slices" else None
         self._folder = None if cache_dir is None else Path(tempfile.mkdtemp(dir=cache_dir, prefix="slices_"))
         if self._folder is not None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -91,13 +100,13 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, position = self.index[index]
+        name = {CASE: f"{self._names[number]}[{position}]"}
         if self._slices is not None:
-            return {"image": self._slices[index], CASE: f"{self._names[number]}[{position}]"}
+            return {**self._slices[index], **name}
         volume = self._volume(number)
         if FAILURE in volume:
             return dict(volume)
-        image = self._resized(volume["image"], [position])[0]
-        return {"image": image.contiguous(), CASE: f"{self._names[number]}[{position}]"}
+        return {**self._taken(volume, [position])[0], **name}
 
     def _make_index(self) -> None:
         total = len(self.volumes)  # type: ignore[arg-type]
@@ -115,7 +124,7 @@ class SliceDataset(Dataset):
             self.index += [(number, position) for position in kinds]
             self.kinds += kinds.values()
             if self._slices is not None and kinds:
-                self._slices += self._store(number, self._resized(volume["image"], list(kinds)))
+                self._slices += self._store(number, self._taken(volume, list(kinds)))
         if not self.index:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in self.failures[:3])
             msg = (
@@ -132,27 +141,38 @@ class SliceDataset(Dataset):
             content = content_mask(volume["image"])[0].movedim(axis, 0).flatten(1)
             kept &= content.any(1) & (content.float().mean(1) >= self.min_content_fraction)
         marked = torch.zeros_like(kept)
-        if "label" in volume:
-            marked = convert_to_tensor(volume["label"]).movedim(axis + 1, 0).flatten(1).amax(1) > 0
-        if self.keep == "healthy":
-            kept &= ~marked
+        if self.label_key in volume:
+            highest = convert_to_tensor(volume[self.label_key]).movedim(axis + 1, 0).flatten(1).amax(1)
+            marked = highest > self.healthy_values
+        if self.keep in ("healthy", "abnormal"):
+            kept &= marked if self.keep == "abnormal" else ~marked
         unlabeled = volume.get("group") == "unlabeled"
         kinds = ["unlabeled" if unlabeled else "abnormal" if m else "healthy" for m in marked.tolist()]
         return {position: kinds[position] for position in kept.nonzero().flatten().tolist()[:: self.step]}
 
-    def _resized(self, image: Tensor, positions: list[int]) -> Tensor:
-        """Return slices (S, C, H, W) at their final size."""
-        slices = convert_to_tensor(image).movedim(self._axis(image) + 1, 0)[positions]
-        return slices if self.image_size is None else resize_images(slices.float(), self.image_size)
+    def _taken(self, volume: Any, positions: list[int]) -> list[dict[str, Tensor]]:
+        """Return slices, (C, H, W) by key, the image at its final size."""
+        axis = self._axis(volume["image"])
+        found: list[dict[str, Tensor]] = [{} for _ in positions]
+        for key in self.keys:
+            if key in volume:
+                slices = convert_to_tensor(volume[key]).movedim(axis + 1, 0)[positions]
+                if self.image_size is not None:
+                    slices = resize_images(slices.float(), self.image_size)
+                for item, one in zip(found, slices.contiguous(), strict=True):
+                    item[key] = one
+        return found
 
-    def _store(self, number: int, slices: Tensor) -> list[Tensor]:
-        """Return the slices for keeping, mapped from a file where there is a folder for them."""
-        slices = slices.float().contiguous()
+    def _store(self, number: int, slices: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Return the slices for keeping, mapped from files where there is a folder for them."""
         if self._folder is None:
-            return list(slices)
-        file = self._folder / f"{number}.npy"
-        np.save(file, slices.numpy())
-        return list(torch.from_numpy(np.load(file, mmap_mode="r+")))
+            return slices
+        for key in slices[0]:
+            file = self._folder / f"{number}_{key}.npy"
+            np.save(file, torch.stack([one[key] for one in slices]).numpy())
+            for one, mapped in zip(slices, torch.from_numpy(np.load(file, mmap_mode="r+")), strict=True):
+                one[key] = mapped
+        return slices
 
     def _axis(self, image: Tensor) -> int:
         return self.slice_axis(image) if callable(self.slice_axis) else self.slice_axis

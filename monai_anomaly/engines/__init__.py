@@ -4,7 +4,9 @@ from .ascnet import CutHistogram, SelectiveCutTrainer, kernel_penalty_groups
 from .case_evaluator import CaseEvaluator
 from .ganomaly import GANomalyTrainer
 from .memory_bank_fitter import MemoryBankFitter
+from .reals import prepare_reals
 from .registration import prepare_pair
+from .segmentation import prepare_guided
 from .selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
 from .warmup_cosine import warmup_cosine
 
@@ -19,6 +21,8 @@ __all__ = [
     "cut_readings",
     "cut_schedule",
     "kernel_penalty_groups",
+    "prepare_guided",
     "prepare_pair",
+    "prepare_reals",
     "warmup_cosine",
 ]

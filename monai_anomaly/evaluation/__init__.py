@@ -6,6 +6,7 @@ from .conformal import conformal_threshold, threshold_row
 from .map_evaluation import Case, MapEvaluation, Protocol
 from .mask_evaluation import MaskEvaluation
 from .report import write_report
+from .segmentation import SegmentationEvaluation
 from .summary import summarize
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "MapEvaluation",
     "MaskEvaluation",
     "Protocol",
+    "SegmentationEvaluation",
     "bootstrap_interval",
     "conformal_threshold",
     "summarize",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from monai_anomaly.data.writers import write_atomically
@@ -15,6 +17,7 @@ from monai_anomaly.metrics.curves import Curve
 
 _MAX_SIDE = 800  # pixels of a panel's longer side
 _COLOR_MAP = "inferno"  # perceptually uniform, readable by color-blind people
+_LABEL_COLORS = ["#4477aa", "#ee6677", "#ccbb44", "#228833", "#aa3377", "#66ccee"]  # Paul Tol's bright scheme
 _TRUTH, _PREDICTION = "#00d0ff", "#ffffff"
 
 
@@ -140,4 +143,28 @@ def save_curves(file: Path, curves: Mapping[str, Curve], areas: Mapping[str, tup
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
+    save_figure(figure, file)
+
+
+def save_label_figure(file: Path, picture: np.ndarray, columns: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Write a slice beside itself under labels.
+
+    Args:
+        file: a PNG file.
+        picture: (H, W), any scale.
+        columns: labels (H, W) by their titles, 0 for none.
+        names: of the labels 1 and on.
+    """
+    gray = _gray_or_color(picture[..., None].astype(float))
+    figure, axes = new_figure(1 + len(columns), (4.0, 4.0 * picture.shape[0] / picture.shape[1] + 0.3))
+    colors = ListedColormap(_LABEL_COLORS[: max(1, len(names))])
+    for axis, (title, labels) in zip(axes, {"input": None, **columns}.items(), strict=True):
+        axis.imshow(gray)
+        axis.set_axis_off()
+        axis.set_title(title)
+        if labels is not None:
+            shown = np.ma.masked_equal(labels, 0)
+            axis.imshow(shown, cmap=colors, vmin=0.5, vmax=len(names) + 0.5, alpha=0.55, interpolation="nearest")
+    patches = [Patch(color=colors(index), label=name) for index, name in enumerate(names)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(names))
     save_figure(figure, file)

@@ -5,10 +5,16 @@ from .cut_progress import CutProgress
 from .evaluation_report import EvaluationReport
 from .failure_report import FailureReport
 from .fitted_checkpoint import FittedCheckpoint
+from .keep_references import KeepReferences
+from .label_overlays import LabelOverlays
+from .loss_switch import LossSwitch
 from .loss_table import LossTable
 from .map_overlays import MapOverlays
 from .score_table import ScoreTable
+from .segmentation_report import SegmentationReport
 from .training_checkpoint import TrainingCheckpoint
+from .volume_table import VolumeTable
+from .weight_averaging import WeightAveraging
 
 __all__ = [
     "CalibrateOnHealthy",
@@ -16,8 +22,14 @@ __all__ = [
     "EvaluationReport",
     "FailureReport",
     "FittedCheckpoint",
+    "KeepReferences",
+    "LabelOverlays",
+    "LossSwitch",
     "LossTable",
     "MapOverlays",
     "ScoreTable",
+    "SegmentationReport",
     "TrainingCheckpoint",
+    "VolumeTable",
+    "WeightAveraging",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,19 @@ class LossTable:
     Args:
         output_dir: where the table goes.
         file_name: of the table.
+        losses: of the trainer's output; a GAN's trainer has several.
 
     Raises:
         RuntimeError: while running, a loss is not finite.
     """
 
-    def __init__(self, output_dir: str | Path, file_name: str = "losses.csv") -> None:
+    def __init__(
+        self, output_dir: str | Path, file_name: str = "losses.csv", losses: Sequence[str] = ("loss",)
+    ) -> None:
         self.file = Path(output_dir) / file_name
         self.rows: list[dict[str, Any]] = []
-        self._losses: list[float] = []
+        self.losses = tuple(losses)
+        self._losses: list[list[float]] = []
         self._rate = float("nan")
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,22 +53,24 @@ class LossTable:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _start(self, engine: Any) -> None:
-        self._rate = engine.optimizer.param_groups[0]["lr"]
+        optimizer = getattr(engine, "optimizer", None) or engine.g_optimizer
+        self._rate = optimizer.param_groups[0]["lr"]
         self._losses = []
 
     def _note(self, engine: Engine) -> None:
-        loss = float(torch.as_tensor(engine.state.output["loss"]).detach())
-        if not np.isfinite(loss):
+        losses = [float(torch.as_tensor(engine.state.output[name]).detach().mean()) for name in self.losses]
+        if not np.isfinite(losses).all():
             msg = f"The loss is not finite in epoch {engine.state.epoch}; lower the learning rate, or check the images."
             raise RuntimeError(msg)
-        self._losses.append(loss)
+        self._losses.append(losses)
 
     def __call__(self, engine: Any) -> None:
         """Add the epoch just done."""
-        loss = float(np.mean(self._losses))
-        row = {"epoch": engine.state.epoch, "loss": loss, "learning_rate": self._rate}
+        means = dict(zip(self.losses, np.mean(self._losses, axis=0).tolist(), strict=True))
+        row = {"epoch": engine.state.epoch, **means, "learning_rate": self._rate}
         self.rows.append(row)
-        logger.info("epoch %d of %d: loss %.3e", row["epoch"], engine.state.max_epochs, row["loss"])
+        told = ", ".join(f"{name} {value:.3e}" for name, value in means.items())
+        logger.info("epoch %d of %d: %s", row["epoch"], engine.state.max_epochs, told)
 
         def write(path: Path) -> None:
             with path.open("w", newline="", encoding="utf-8") as file:

@@ -26,7 +26,8 @@ class TrainingCheckpoint:
     Args:
         file: the checkpoint.
         objects: by name, whatever has ``state_dict`` and ``load_state_dict``: networks, optimizers, handlers.
-        resume: load the file when the run starts.
+        resume: load the file when the run starts; "if there" starts from the beginning where there is none, for the
+            later stages of a training.
         save_interval: epochs between two savings, at least 1; the last one is always saved.
         seed: of the run; a resumed one draws other numbers than the first epochs did.
         settings: plain values that a resumed training must share with the one that was interrupted.
@@ -40,17 +41,19 @@ class TrainingCheckpoint:
         self,
         file: str | Path,
         objects: Mapping[str, Any],
-        resume: bool = False,
+        resume: bool | str = False,
         save_interval: int = 1,
         settings: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         self.file = Path(file)
         self.objects = dict(objects)
-        if resume:
+        if resume == "if there":
+            resume = self.file.is_file()
+        elif resume:
             check_file("checkpoint", file, "there is no training to resume; start it without --resume.")
         check_range("save_interval", save_interval, 1)
-        self.resume = resume
+        self.resume = bool(resume)
         self.save_interval = save_interval
         self.seed = seed
         self.settings = {name: str(value) for name, value in (settings or {}).items()}

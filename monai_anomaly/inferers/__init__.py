@@ -1,8 +1,9 @@
-"""How a detector meets an image or a volume."""
+"""How a network meets an image or a volume."""
 
 from .anomaly_map import AnomalyMapInferer
+from .label_slices import LabelSliceInferer
 from .method import MethodInferer
 from .selective_cut import CutSliceInferer
 from .volume_slice import VolumeSliceInferer
 
-__all__ = ["AnomalyMapInferer", "CutSliceInferer", "MethodInferer", "VolumeSliceInferer"]
+__all__ = ["AnomalyMapInferer", "CutSliceInferer", "LabelSliceInferer", "MethodInferer", "VolumeSliceInferer"]

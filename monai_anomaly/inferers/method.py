@@ -32,4 +32,6 @@ class MethodInferer(Inferer):
             return call(inputs, *args, **kwargs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             result = call(inputs, *args, **kwargs)
+        if isinstance(result, dict):
+            return {name: part.float() for name, part in result.items()}
         return tuple(part.float() for part in result) if isinstance(result, tuple) else result.float()

@@ -1,5 +1,6 @@
 """Losses that MONAI does not have."""
 
+from .amnet import GuidedSegmentationLoss
 from .ascnet import CutDiscriminatorLoss, CutReconstructionLoss, DisjointnessLoss, FenceLoss
 from .displacement import displacement_gradient, jacobian_determinant
 from .fluidregnet import (
@@ -28,6 +29,7 @@ __all__ = [
     "FenceLoss",
     "FluidRegNetLoss",
     "GANomalyLoss",
+    "GuidedSegmentationLoss",
     "MaskedDiffusionLoss",
     "SquaredCorrelationLoss",
     "WassersteinCriticLoss",

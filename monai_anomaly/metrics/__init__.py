@@ -1,6 +1,7 @@
 """Metrics of anomaly maps, streaming: memory does not grow with the number of pixels."""
 
 from .curves import Curve, average_precision, balanced_accuracy, best_dice, roc_auc
+from .lesion_detection import LesionDetectionRateMetric, compare_masks, count_touched
 from .per_region_overlap import PerRegionOverlapMetric, per_region_overlap
 from .pixel_metrics import (
     BalancedAccuracyMetric,
@@ -16,6 +17,7 @@ __all__ = [
     "BestDiceMetric",
     "Curve",
     "LabeledScores",
+    "LesionDetectionRateMetric",
     "PerRegionOverlapMetric",
     "PixelAveragePrecisionMetric",
     "PixelROCAUCMetric",
@@ -24,6 +26,8 @@ __all__ = [
     "average_precision",
     "balanced_accuracy",
     "best_dice",
+    "compare_masks",
+    "count_touched",
     "per_region_overlap",
     "roc_auc",
 ]

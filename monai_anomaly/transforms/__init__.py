@@ -13,6 +13,8 @@ from .fill_mask import fill_mask
 from .flatten import FlattenToBruchsMembrane, FlattenToBruchsMembraned, shift_a_scans
 from .guided_filter import GuidedFilter, GuidedFilterd, guided_filter
 from .lesion_mask import LoadLesionMask, LoadLesionMaskd, lesion_mask
+from .load_map import LoadAnomalyMap, LoadAnomalyMapd
+from .oct_volume import oct_geometry, oct_loading
 from .organ_mask import MaskToOrgan, MaskToOrgand, mask_to_organ
 from .peak_threshold import HistogramPeakThreshold, HistogramPeakThresholdd, histogram_peaks, peak_threshold
 from .perlin import perlin_noise
@@ -21,6 +23,7 @@ from .poisson_solver import poisson_blend
 from .resize_images import resize_images
 from .retina_mask import RetinaMask, RetinaMaskd, retina_mask
 from .synthetic_lesion import RandSyntheticLesion, RandSyntheticLesiond, fusion_weights, perlin_mask, self_mix
+from .tissue_classes import TissueClasses, TissueClassesd, tissue_classes
 
 __all__ = [
     "CLAHE",
@@ -43,6 +46,8 @@ __all__ = [
     "GuidedFilterd",
     "HistogramPeakThreshold",
     "HistogramPeakThresholdd",
+    "LoadAnomalyMap",
+    "LoadAnomalyMapd",
     "LoadLesionMask",
     "LoadLesionMaskd",
     "MaskToOrgan",
@@ -55,6 +60,8 @@ __all__ = [
     "RandSyntheticLesiond",
     "RetinaMask",
     "RetinaMaskd",
+    "TissueClasses",
+    "TissueClassesd",
     "anomaly_score",
     "background_value",
     "brain_mask",
@@ -73,6 +80,8 @@ __all__ = [
     "histogram_peaks",
     "lesion_mask",
     "mask_to_organ",
+    "oct_geometry",
+    "oct_loading",
     "open_mask",
     "peak_threshold",
     "perlin_mask",
@@ -82,4 +91,5 @@ __all__ = [
     "retina_mask",
     "self_mix",
     "shift_a_scans",
+    "tissue_classes",
 ]

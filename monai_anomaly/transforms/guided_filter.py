@@ -21,19 +21,22 @@ def guided_filter(image: Tensor, radius: int = 1, eps: float = 0.04) -> Tensor:
     He et al. 2013, "Guided image filtering": a = var / (var + eps), b = (1 - a) mean, in boxes; then their means.
 
     Args:
-        image: (C, H, W), each channel by itself.
+        image: (C, H, W), each channel by itself, or (C, H, W, D), each slice by itself.
         radius: of the boxes, in pixels, at least 1.
         eps: in the square of the image's units; 0.04 belongs to images in [0, 1].
 
     Shape:
-        output (C, H, W), float32.
+        output as the image, float32.
 
     Raises:
         ValueError: radius or eps out of range.
     """
     check_range("radius", radius, 1)
     check_range("eps", eps, 0, low_open=True)
-    plain = convert_to_tensor(image).float()[None]
+    plain = convert_to_tensor(image).float()
+    if plain.ndim == 4:
+        return torch.stack([guided_filter(one, radius, eps) for one in plain.unbind(-1)], -1)
+    plain = plain[None]
 
     def box(x: Tensor) -> Tensor:  # only pixels inside the image count
         return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)

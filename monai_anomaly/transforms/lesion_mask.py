@@ -21,8 +21,10 @@ def lesion_mask(
     values: Sequence[int] | None = None,
     polarity: str = "positive",
     lesions: Sequence[int] | None = None,
+    *,
+    kinds: bool = False,
 ) -> Tensor:
-    """Return where a label file marks a lesion.
+    """Return where a label file marks a lesion, or which kind.
 
     Args:
         label: (C, ...) as stored; more than one channel (an RGB mask) counts where any channel marks.
@@ -31,9 +33,10 @@ def lesion_mask(
             as some fundus sets store lesions black on white.
         lesions: the values that mark, where others mean healthy structures (LiTS: 2, while 1 is the liver); None for
             all but the background.
+        kinds: return the values that mark instead of 1, the largest of the channels.
 
     Shape:
-        output (1, ...), uint8 in {0, 1}.
+        output (1, ...), uint8 in {0, 1}, or with ``kinds`` in {0, values}.
 
     Raises:
         ValueError: a value that ``values`` does not know.
@@ -48,12 +51,13 @@ def lesion_mask(
                 f"add what it means to the data spec's label_values, or mend the file."
             )
             raise ValueError(msg)
-    if lesions is not None:
-        return torch.isin(plain.long(), torch.tensor(list(lesions))).any(0, keepdim=True).to(torch.uint8)
     background: float = 0.0 if values is None else float(values[0])
     if polarity == "auto":
         background = float(plain.flatten().float().mode().values)
-    return (plain != background).any(0, keepdim=True).to(torch.uint8)
+    marks = plain != background if lesions is None else torch.isin(plain.long(), torch.tensor(list(lesions)))
+    if kinds:
+        return torch.where(marks, plain, 0).amax(0, keepdim=True).to(torch.uint8)
+    return marks.any(0, keepdim=True).to(torch.uint8)
 
 
 class LoadLesionMask(Transform):
@@ -64,6 +68,7 @@ class LoadLesionMask(Transform):
         polarity: see `lesion_mask`.
         reader: handed to MONAI's LoadImage.
         lesions: see `lesion_mask`.
+        kinds: see `lesion_mask`.
 
     Raises:
         ValueError: unknown polarity or label values, or a mask on another grid than the image.
@@ -75,9 +80,11 @@ class LoadLesionMask(Transform):
         polarity: str = "positive",
         reader: Any = None,
         lesions: Sequence[int] | None = None,
+        *,
+        kinds: bool = False,
     ) -> None:
         self.values = values
-        self.lesions = lesions
+        self.lesions, self.kinds = lesions, kinds
         self.polarity = check_option("polarity", polarity, ("positive", "auto"))
         self.loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)
 
@@ -91,10 +98,10 @@ class LoadLesionMask(Transform):
         union = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
         for file in [files] if isinstance(files, (str, Path)) else files:
             label = self.loader(file)
-            mask = lesion_mask(label, self.values, self.polarity, self.lesions)
+            mask = lesion_mask(label, self.values, self.polarity, self.lesions, kinds=self.kinds)
             mask = MetaTensor(mask, affine=label.affine) if isinstance(label, MetaTensor) else mask
             check_same_grid(f"The mask {Path(file).name}", image, mask)
-            union |= convert_to_tensor(mask)
+            union = torch.maximum(union, convert_to_tensor(mask))
         affine = image.affine.clone() if isinstance(image, MetaTensor) else None
         return MetaTensor(union, affine=affine)
 
@@ -109,6 +116,7 @@ class LoadLesionMaskd(MapTransform):
         polarity: see `lesion_mask`.
         reader: handed to MONAI's LoadImage.
         lesions: see `lesion_mask`.
+        kinds: see `lesion_mask`.
         allow_missing_keys: leave a missing key missing instead of making an empty mask.
     """
 
@@ -121,10 +129,12 @@ class LoadLesionMaskd(MapTransform):
         reader: Any = None,
         lesions: Sequence[int] | None = None,
         allow_missing_keys: bool = False,
+        *,
+        kinds: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.ref_key = ref_key
-        self.transform = LoadLesionMask(values, polarity, reader, lesions)
+        self.transform = LoadLesionMask(values, polarity, reader, lesions, kinds=kinds)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with masks in place of files."""

@@ -9,7 +9,7 @@ from .fundus import fundus_phantom
 from .liver_ct import liver_ct_phantom
 from .oct import oct_phantom
 from .phantom import Phantom
-from .write import write_adam_layout, write_idrid_layout, write_phantoms
+from .write import write_adam_layout, write_idrid_layout, write_phantoms, write_retouch_layout
 
 __all__ = [
     "Phantom",
@@ -20,4 +20,5 @@ __all__ = [
     "write_adam_layout",
     "write_idrid_layout",
     "write_phantoms",
+    "write_retouch_layout",
 ]

@@ -132,6 +132,57 @@ def write_adam_layout(folder: str | Path, num_healthy: int = 3, num_test: int = 
     return root
 
 
+def write_retouch_layout(
+    folder: str | Path,
+    num_volumes: int = 4,
+    num_test: int = 0,
+    num_healthy: int = 0,
+    difficulty: float = 0.3,
+    seed: int = 0,
+    shape: tuple[int, int, int] | None = None,
+) -> Path:
+    """Write OCT phantoms with labeled fluids in RETOUCH's folders, as MHD; return the folder.
+
+    Each volume has one to three lesions of random kinds; B-scans beside them are healthy. The last ``num_healthy`` of
+    the training volumes have none, and labels of 0. Test volumes have no labels.
+    """
+    root = Path(folder)
+    rng = np.random.default_rng(seed)
+    size = {} if shape is None else {"shape": shape}
+    num_training = num_volumes + num_healthy
+    for number in range(num_training + num_test):
+        drawn = [str(kind) for kind in rng.choice(["IRF", "SRF", "PED"], rng.integers(1, 4), replace=False)]
+        lesions = () if num_volumes <= number < num_training else drawn
+        phantom = oct_phantom(lesions=lesions, difficulty=difficulty, seed=seed + number, **size)
+        part, name = ("Training", "TRAIN") if number < num_training else ("Test", "TEST")
+        case = root / f"RETOUCH-{part}Set-Spectralis" / f"{name}{number + 25:03d}"
+        write_mhd(case / "oct.mhd", phantom.image, phantom.affine)
+        if number < num_training:
+            write_mhd(case / "reference.mhd", phantom.label, phantom.affine)
+    return root
+
+
+def write_mhd(file: Path, volume: np.ndarray, affine: np.ndarray) -> None:
+    """Write an uint8 volume as a MetaImage header with its raw data beside it."""
+    lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3, :3]  # NIfTI counts to the right and front, MetaImage to the left
+    spacing = np.linalg.norm(lps, axis=0)
+    header = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "TransformMatrix": " ".join(f"{value:g}" for value in (lps / spacing).T.ravel()),
+        "Offset": " ".join(f"{value:g}" for value in affine[:3, 3] * (-1, -1, 1)),
+        "ElementSpacing": " ".join(f"{value:g}" for value in spacing),
+        "DimSize": " ".join(map(str, volume.shape)),
+        "ElementType": "MET_UCHAR",
+        "ElementDataFile": f"{file.stem}.raw",
+    }
+    text = "".join(f"{key} = {value}\n" for key, value in header.items())
+    write_atomically(file.with_suffix(".raw"), lambda path: path.write_bytes(volume.tobytes(order="F")))
+    write_atomically(file, lambda path: path.write_text(text, encoding="ascii"))
+
+
 def write_picture(file: Path, picture: np.ndarray) -> None:
     """Write (H, W) or (H, W, 3) in the format of the file's suffix; bool as a bilevel image."""
     write_atomically(

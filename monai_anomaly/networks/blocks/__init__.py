@@ -1,9 +1,12 @@
 """Parts that more than one network is built of."""
 
+from .attention_gate import AttentionGate
 from .conv_stage import ConvStage
 from .healthy_calibration import HealthyCalibration
 from .k_center_greedy import k_center_greedy
+from .lr_aspp import LRASPPHead, TwoSkipDecoder
 from .memory_bank import MemoryBank
+from .mobilenet_v3 import MobileNetV3, load_mobilenet_weights
 from .multi_level_features import MultiLevelFeatures
 from .nearest_neighbors import nearest_neighbors
 from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
@@ -11,17 +14,22 @@ from .region_spatial_combination import RegionFilter, RegionSpatialCombination, 
 from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, wide_resnet50_2
 
 __all__ = [
+    "AttentionGate",
     "ConvStage",
     "HealthyCalibration",
+    "LRASPPHead",
     "MemoryBank",
+    "MobileNetV3",
     "MultiLevelFeatures",
     "RegionFilter",
     "RegionSpatialCombination",
     "ResNet2d",
     "SpatialSelfAttention",
+    "TwoSkipDecoder",
     "imagenet_statistics",
     "johnson_lindenstrauss_dim",
     "k_center_greedy",
+    "load_mobilenet_weights",
     "load_resnet_weights",
     "nearest_neighbors",
     "sparse_random_projection",

@@ -5,7 +5,6 @@ He et al. 2016, "Deep residual learning"; Zagoruyko and Komodakis 2016, "Wide re
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_anomaly.checks import check_file, check_option, check_range
+from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.networks.blocks.weights import fold_first_convolution, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -138,19 +138,6 @@ def wide_resnet50_2(in_channels: int = 3, num_classes: int = 1000) -> ResNet2d:
     return ResNet2d("wide_resnet50_2", in_channels, num_classes)
 
 
-def fold_first_convolution(weight: Tensor, in_channels: int) -> Tensor:
-    """Return a first convolution for ``in_channels`` that answers as the RGB one does to the mean of the channels.
-
-    Three channels are left as they are; one channel gives the sum of the RGB kernels.
-
-    Shape:
-        weight (O, 3, h, w), output (O, in_channels, h, w).
-    """
-    if in_channels == weight.shape[1]:
-        return weight
-    return (weight.sum(1, keepdim=True) / in_channels).expand(-1, in_channels, -1, -1).contiguous()
-
-
 def imagenet_statistics(in_channels: int = 3) -> tuple[list[float], list[float]]:
     """Return the mean and standard deviation that ImageNet networks expect per channel, of values in [0, 1].
 
@@ -189,14 +176,7 @@ def load_resnet_weights(network: ResNet2d, name: str, weights: str | Path, seed:
             seed,
         )
         return f"random (seed {seed}), untrained"
-    url = LAYOUTS[name].weights_url if str(weights) == "imagenet" else str(weights)
-    if "://" in url:
-        state = _download(url)
-        provenance = Path(url).name
-    else:
-        file = check_file("weights", weights, "pass 'imagenet', 'random' or a file in torchvision's format.")
-        state = _read(file)
-        provenance = f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+    state, provenance = read_weights(weights, LAYOUTS[name].weights_url)
     if "conv1.weight" in state:
         state["conv1.weight"] = fold_first_convolution(state["conv1.weight"], network.conv1.in_channels)
     try:
@@ -205,26 +185,3 @@ def load_resnet_weights(network: ResNet2d, name: str, weights: str | Path, seed:
         msg = f"weights {str(weights)!r} do not fit {name}: {' '.join(str(error).split())[:300]}"
         raise ValueError(msg) from error
     return provenance
-
-
-def _download(url: str) -> dict[str, Tensor]:
-    try:
-        return dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True))
-    except OSError as error:
-        msg = (
-            f"weights could not be downloaded from {url} ({error}); put the file there yourself and pass its path "
-            f"(--weights FILE), or pass --weights random for untrained features."
-        )
-        raise FileNotFoundError(msg) from error
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        msg = f"weights file {file} is not a torch state dict ({type(error).__name__}); pass a .pth file of tensors."
-        raise ValueError(msg) from error
-    if not isinstance(state, dict):
-        msg = f"weights file {file} holds a {type(state).__name__}, expected a state dict of tensors."
-        raise ValueError(msg)
-    return dict(state)

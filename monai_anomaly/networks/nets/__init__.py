@@ -1,5 +1,6 @@
 """Detectors and segmenters, one file per method."""
 
+from .amnet import AttentionMobileNet, MobileNetV3Segmenter
 from .ascnet import ASCDiscriminator, ASCNet
 from .fanogan import FAnoGAN, FAnoGANCritic, FAnoGANEncoder, FAnoGANGenerator
 from .fluidregnet import FluidRegNet
@@ -11,6 +12,7 @@ from .resynthdetect import ReconstructionAutoencoder, ReSynthDetect
 __all__ = [
     "ASCDiscriminator",
     "ASCNet",
+    "AttentionMobileNet",
     "FAnoGAN",
     "FAnoGANCritic",
     "FAnoGANEncoder",
@@ -19,6 +21,7 @@ __all__ = [
     "GANomaly",
     "GANomalyDiscriminator",
     "GANomalyGenerator",
+    "MobileNetV3Segmenter",
     "NSANet",
     "ReSAD",
     "ReSynthDetect",

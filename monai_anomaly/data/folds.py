@@ -1,0 +1,132 @@
+"""Cross-validation folds that keep patients whole and every kind of lesion about equally common in each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import LoadImage
+from monai.utils import convert_to_tensor
+from tqdm import tqdm
+
+from monai_anomaly.checks import check_range
+from monai_anomaly.data.writers import write_atomically
+
+logger = logging.getLogger(__name__)
+
+Record = Mapping[str, Any]
+
+
+def count_label_pixels(records: Sequence[Record], values: Sequence[int], reader: Any = None) -> dict[str, list[int]]:
+    """Return by patient how many pixels of their label files have each value. Label files are read one by one.
+
+    Args:
+        records: each with "patient" and "label", a list of files.
+        values: to count.
+        reader: handed to MONAI's LoadImage.
+    """
+    load = LoadImage(reader=reader, image_only=True)
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(values), dtype=np.int64))
+    for record in tqdm(records, desc="count labels", unit="case", disable=None):
+        counts[str(record["patient"])] += 0  # those without a label count, too
+        for file in record.get("label", ()):
+            label = convert_to_tensor(load(file))
+            counts[str(record["patient"])] += np.array([int((label == value).sum()) for value in values])
+    return {patient: count.tolist() for patient, count in counts.items()}
+
+
+def balanced_folds(counts: Mapping[str, Sequence[int]], num_folds: int = 5, seed: int = 0) -> dict[str, int]:
+    """Return each patient's fold, so that the folds' shares of every class are alike (Kahrs et al. 2025, section II.I).
+
+    Patients are taken in the order of their largest share of a class, and each goes to the fold where the squares of
+    the folds' shares grow least, their number of patients being one share more.
+
+    Args:
+        counts: pixels of each class, by patient.
+        num_folds: at least 2.
+        seed: of the order of patients that are alike.
+
+    Raises:
+        ValueError: fewer patients than folds.
+    """
+    check_range("num_folds", num_folds, 2)
+    if len(counts) < num_folds:
+        msg = f"{num_folds} folds need at least as many patients, got {len(counts)}: give more, or fewer folds."
+        raise ValueError(msg)
+    patients = sorted(counts)
+    random.Random(seed).shuffle(patients)  # noqa: S311 - a split, not a secret
+    table = np.array([[*counts[patient], 1] for patient in patients], dtype=float)
+    shares = table / np.maximum(table.sum(0), 1)
+    sums = np.zeros((num_folds, shares.shape[1]))
+    folds = {}
+    for index in np.argsort(-shares.max(1), kind="stable"):
+        growth = ((sums + shares[index]) ** 2 - sums**2).sum(1)
+        best = int(growth.argmin())
+        sums[best] += shares[index]
+        folds[patients[index]] = best
+    return dict(sorted(folds.items()))
+
+
+def fold_of_lesions(
+    records: Sequence[Record],
+    fold: int | None,
+    file: str | Path,
+    values: Sequence[int],
+    num_folds: int = 5,
+    seed: int = 0,
+    *,
+    held: bool = False,
+) -> list[Any]:
+    """Return a balanced fold's training part, or with ``held`` the part held out.
+
+    The folds are read from ``file``, or made by `balanced_folds` and written there the first time.
+
+    Args:
+        records: each with "patient" and "label".
+        fold: 0 to ``num_folds`` - 1; None returns all records either way, and reads no file.
+        file: JSON of the folds.
+        values: classes to balance, values of the label files.
+        num_folds: at least 2.
+        seed: see `balanced_folds`.
+        held: which part to return.
+
+    Raises:
+        ValueError: fold out of range, fewer patients than folds, or a file of other folds or patients.
+    """
+    if fold is None:
+        return list(records)
+    check_range("fold", fold, 0, num_folds - 1)
+    path = Path(file)
+    if not path.is_file():
+        counts = count_label_pixels(records, values)
+        folds = balanced_folds(counts, num_folds, seed)
+        _warn_of_lacking(counts, folds, values, num_folds)
+        made = {"num_folds": num_folds, "seed": seed, "values": list(values), "folds": folds}
+        write_atomically(path, lambda part: part.write_text(json.dumps(made, indent=4) + "\n", encoding="utf-8"))
+        logger.info("%d patients in %d folds: %s", len(folds), num_folds, path)
+    told = json.loads(path.read_text(encoding="utf-8"))
+    patients = {str(record["patient"]) for record in records}
+    if told["num_folds"] != num_folds or set(told["folds"]) != patients:
+        msg = (
+            f"{path} has {told['num_folds']} folds of {len(told['folds'])} patients, expected {num_folds} of "
+            f"{len(patients)}; delete it, or pass another --folds_file."
+        )
+        raise ValueError(msg)
+    return [record for record in records if (told["folds"][str(record["patient"])] == fold) == held]
+
+
+def _warn_of_lacking(
+    counts: Mapping[str, Sequence[int]], folds: Mapping[str, int], values: Sequence[int], num_folds: int
+) -> None:
+    for number, value in enumerate(values):
+        there = {folds[patient] for patient, count in counts.items() if count[number]}
+        lacking = sorted(set(range(num_folds)) - there)
+        if lacking:
+            listed = ", ".join(map(str, lacking))
+            logger.warning("Fold %s has no pixel of label %d: its figures for it will be NaN.", listed, value)

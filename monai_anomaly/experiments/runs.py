@@ -1,0 +1,69 @@
+"""Bundle runs inside an experiment."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from monai_anomaly.checks import root_cause
+from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
+
+logger = logging.getLogger(__name__)
+
+
+class Runs:
+    """Run configs of a bundle one after the other; one that fails is noted and does not take the others with it.
+
+    Args:
+        bundle: its stem.
+        extra: names of configs laid over all others.
+        overrides: for every run, by id.
+    """
+
+    def __init__(self, bundle: str, extra: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> None:
+        self.folder = find_bundle(bundle)
+        self.extra = list(extra)
+        self.overrides = dict(overrides or {})
+        self.failures: list[tuple[str, str]] = []
+
+    def __call__(self, name: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> bool:
+        """Run configs laid over one another and say whether they came to their end.
+
+        Args:
+            name: of the run, for the list of failures.
+            configs: by name.
+            overrides: by id; they come before those of every run.
+        """
+        files = config_files(self.folder, [*configs, *self.extra])
+        try:
+            with _quiet():
+                override = {**overrides, **self.overrides}
+                workflow = StrictConfigWorkflow(files, override=override, workflow_type=None, logging_file=False)
+                workflow.initialize()
+                workflow.run()
+                workflow.finalize()
+        except Exception as error:
+            logger.debug("run %s", name, exc_info=True)
+            self.failures.append((name, root_cause(error)))
+            logger.warning("%s failed: %s", *self.failures[-1])
+            return False
+        finally:
+            gc.collect()  # engines and their handlers refer to one another
+        return True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what each run would say; warnings pass."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("ignite", "monai"))]
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING if name.startswith("monai_anomaly") else logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,54 @@
+"""Volumes of segmented structures, in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
+
+from monai_anomaly.evaluation.report import write_csv
+from monai_anomaly.keys import CASE, SEGMENTATION
+
+
+def voxel_volume_mm3(volume: Any) -> float:
+    """Return the volume of a voxel from an image's affine, in mm^3; NaN without one."""
+    affine = getattr(volume, "affine", None)
+    if affine is None:
+        return float("nan")
+    return float(torch.linalg.det(convert_to_tensor(affine).double()[:3, :3]).abs())
+
+
+class VolumeTable:
+    """Write ``volumes.csv``, a row per case with each class's volume in mm^3 and its number of voxels.
+
+    The table is written anew after each case.
+
+    Args:
+        output_dir: where the table goes.
+        classes: labels by name.
+        image_key: of the image whose spacing counts, in the batch.
+    """
+
+    def __init__(self, output_dir: str | Path, classes: Mapping[str, int], image_key: str = "raw") -> None:
+        self.file = Path(output_dir) / "volumes.csv"
+        self.classes, self.image_key = dict(classes), image_key
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the engine."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Add the case just done."""
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            labels = convert_to_tensor(output[SEGMENTATION])
+            voxel = voxel_volume_mm3(item[self.image_key])
+            counts = {name: int((labels == value).sum()) for name, value in self.classes.items()}
+            volumes = {f"{name}_mm3": count * voxel for name, count in counts.items()}
+            voxels = {f"{name}_voxels": count for name, count in counts.items()}
+            self.rows.append({"case": item[CASE], **volumes, **voxels})
+            write_csv(self.file, self.rows)

@@ -1,0 +1,101 @@
+"""Heads that make a segmentation of MobileNetV3's features: lite reduced atrous spatial pyramid pooling.
+
+Howard et al. 2019, "Searching for MobileNetV3", section 6.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def enlarge(x: Tensor, like: Tensor | Sequence[int]) -> Tensor:
+    """Return features at another's resolution, bilinearly."""
+    size = list(like.shape[2:]) if isinstance(like, Tensor) else list(like)
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+class _Pooled(nn.Module):
+    """Features weighed by what the whole image says."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.cbr = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+        )
+        self.scale = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.Sigmoid()
+        )
+
+    def pooled(self, deep: Tensor) -> Tensor:
+        """Return the deepest features, reduced and weighed."""
+        return torch.as_tensor(self.cbr(deep) * self.scale(deep))
+
+
+class LRASPPHead(_Pooled):
+    """The published head, one skip connection at a stride of 8, named as in torchvision.
+
+    Args:
+        skip_channels: of the features at a stride of 8.
+        deep_channels: of the deepest features.
+        num_outputs: of the logits.
+        filters: of what is pooled.
+    """
+
+    def __init__(self, skip_channels: int, deep_channels: int, num_outputs: int, filters: int = 128) -> None:
+        super().__init__(deep_channels, filters)
+        self.low_classifier = nn.Conv2d(skip_channels, num_outputs, 1)
+        self.high_classifier = nn.Conv2d(filters, num_outputs, 1)
+
+    def forward(self, skip: Tensor, deep: Tensor) -> Tensor:
+        """Return logits at the skip connection's resolution."""
+        return torch.as_tensor(self.low_classifier(skip) + self.high_classifier(enlarge(self.pooled(deep), skip)))
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+    )
+
+
+class TwoSkipDecoder(_Pooled):
+    """Features at a stride of 2, from skip connections at 2 and 4 beside the deepest. 310,144 parameters by default.
+
+    The steps are methods, so that what comes through a skip connection may be weighed in between.
+
+    Args:
+        fine_channels: of the features at a stride of 2.
+        coarse_channels: at a stride of 4.
+        deep_channels: of the deepest ones.
+        filters: of the result.
+    """
+
+    def __init__(
+        self, fine_channels: int = 16, coarse_channels: int = 24, deep_channels: int = 960, filters: int = 128
+    ) -> None:
+        super().__init__(deep_channels, filters)
+        fine, coarse = filters // 4, filters // 2
+        self.fine = nn.Conv2d(fine_channels, fine, 1, bias=False)
+        self.coarse = nn.Conv2d(coarse_channels, coarse, 1, bias=False)
+        self.up1 = nn.Conv2d(filters, filters, 1)
+        self.up2 = _conv(filters + coarse, filters)
+        self.up3 = _conv(filters + fine, filters)
+
+    def start(self, deep: Tensor) -> Tensor:
+        """Return the features that the coarse skip connection joins."""
+        return torch.as_tensor(self.up1(self.pooled(deep)))
+
+    def join_coarse(self, features: Tensor, skip: Tensor) -> Tensor:
+        """Return features at a stride of 4."""
+        return torch.as_tensor(self.up2(torch.cat((enlarge(features, skip), self.coarse(skip)), 1)))
+
+    def join_fine(self, features: Tensor, skip: Tensor) -> Tensor:
+        """Return features at a stride of 2."""
+        return torch.as_tensor(self.up3(torch.cat((enlarge(features, skip), self.fine(skip)), 1)))
+
+    def forward(self, fine: Tensor, coarse: Tensor, deep: Tensor) -> Tensor:
+        """Return features at a stride of 2."""
+        return self.join_fine(self.join_coarse(self.start(deep), coarse), fine)
