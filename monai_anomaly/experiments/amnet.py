@@ -81,7 +81,7 @@ def run_amnet(
         The report's path.
 
     Raises:
-        ValueError: unknown strategies, or numbers out of range.
+        ValueError: unknown strategies or overrides, or numbers out of range.
         RuntimeError: runs failed; what there is was compared.
     """
     for strategy in strategies:
@@ -93,12 +93,13 @@ def run_amnet(
     own, of_guides = _split(overrides or {}, guides)
     maps = Path(maps_dir) if maps_dir is not None else root / "maps"
     wanted = ["baseline", *(name for name in STRATEGIES if name in strategies and name != "baseline")]
+    segment = Runs("amnet", configs, own)
+    segment.check(["train", "evaluate"])
     spec = str(own.get("data_spec", "auto"))
     failures: list[tuple[str, str]] = []
     if any(STRATEGIES[name][1] for name in wanted):
         for guide in guides:
             failures += _make_maps(guide, dataset_dir, root, maps, spec, configs, of_guides[guide])
-    segment = Runs("amnet", configs, own)
     grid = list(_grid(wanted, guides, seeds, folds))
     for run in tqdm(grid, desc="runs", unit="run", disable=None):
         _train_and_evaluate(run, segment, root, {"dataset_dir": str(dataset_dir), "maps_dir": str(maps)}, folds)
@@ -150,6 +151,7 @@ def _make_maps(
     if guide not in TRAINED:
         with_maps(records, maps, guide)  # says what is missing
     runs = Runs("amnet", configs, overrides)
+    runs.check([f"train_{guide}", "anomaly_maps"])
     folder = root / "guides"
     places = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(folder), "data_spec": spec}
     started = any(folder.glob(f"{guide}*_checkpoint.pt"))
@@ -190,5 +192,5 @@ def _train_and_evaluate(run: Run, runs: Runs, root: Path, places: Mapping[str, s
     name = f"{run.method}, seed {run.seed}, fold {run.fold}"
     started = (folder / "checkpoint.pt").is_file()
     if (folder / "model.pt").is_file() or runs(name, ["train", *overlays], {**here, "resume": started}):
-        judge = {**here, "output_dir": str(folder / "eval"), "method": run.method}
+        judge = {**here, "output_dir": str(folder / "eval"), "method": run.method, "num_figures": 2}
         runs(f"evaluation of {name}", ["train", *overlays, "evaluate"], judge)

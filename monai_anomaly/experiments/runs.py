@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from monai_anomaly.checks import root_cause
 from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
 
@@ -20,7 +22,7 @@ class Runs:
     Args:
         bundle: its stem.
         extra: names of configs laid over all others.
-        overrides: for every run, by id.
+        overrides: for every run that has the id.
     """
 
     def __init__(self, bundle: str, extra: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> None:
@@ -29,18 +31,34 @@ class Runs:
         self.overrides = dict(overrides or {})
         self.failures: list[tuple[str, str]] = []
 
+    def check(self, configs: Sequence[str]) -> None:
+        """Check the overrides before the first run.
+
+        Args:
+            configs: that have all the ids together.
+
+        Raises:
+            ValueError: none of them has an id; the message names the nearest one.
+        """
+        files = config_files(self.folder, [*configs, *self.extra])
+        with _quiet():
+            StrictConfigWorkflow(files, override=self.overrides, workflow_type=None, logging_file=False)
+
     def __call__(self, name: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> bool:
         """Run configs laid over one another and say whether they came to their end.
 
         Args:
             name: of the run, for the list of failures.
             configs: by name.
-            overrides: by id; they come before those of every run.
+            overrides: by id; those of every run come first.
         """
         files = config_files(self.folder, [*configs, *self.extra])
         try:
             with _quiet():
-                override = {**overrides, **self.overrides}
+                known = ConfigParser()
+                known.read_config(files)
+                own = {key: value for key, value in self.overrides.items() if key in known}
+                override = {**overrides, **own}
                 workflow = StrictConfigWorkflow(files, override=override, workflow_type=None, logging_file=False)
                 workflow.initialize()
                 workflow.run()

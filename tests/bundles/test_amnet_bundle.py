@@ -171,6 +171,23 @@ def test_every_guide_trains_and_writes_calibrated_maps(data, amnet, tmp_path, gu
     assert resumed.parser.get_parsed_content("train::trainer").state.epoch > 0
 
 
+@pytest.mark.parametrize("guide", ["resad", "resynthdetect"])
+def test_any_other_detector_guides(data, amnet, run, volume_dir, volume_model, tmp_path, guide):
+    """Another bundle writes the maps, DAG takes them."""
+    weights = volume_model
+    if guide == "resynthdetect":
+        for stage in ("train_reconstruction", "train_localization"):
+            run([stage, "data_volume"], bundle=guide, dataset_dir=str(volume_dir), ckpt_dir=str(tmp_path))
+        weights = tmp_path / "model.pt"
+    places = {"dataset_dir": str(data), "output_dir": str(tmp_path / "maps" / guide), "section": "training"}
+    run(["inference", "data_volume"], bundle=guide, ckpt_path=str(weights), calibrated=True, **places)
+    guided = {"maps_dir": tmp_path / "maps", "guide": guide}
+    workflow = amnet(["train", "guidance_dag"], dataset_dir=data, ckpt_dir=tmp_path / "m", **guided)
+    item = workflow.parser.get_parsed_content("train::slices")[0]
+    assert 0 < item["anomaly_map"].max() <= 1
+    assert (tmp_path / "m" / "model.pt").is_file()
+
+
 def test_an_interrupted_training_goes_on(data, amnet, tmp_path):
     amnet(["train"], dataset_dir=data, ckpt_dir=tmp_path, swa_start="null")
     with pytest.raises(RuntimeError) as caught:
@@ -250,7 +267,11 @@ class TestExperiment:
             ({"folds": 1}, "folds must be"),
             ({"seeds": 0}, "seeds must be"),
             ({"guides": ["resad"]}, "4 of 4 cases have no map in .*resad"),
-            ({"overrides": {"max_epoch": "1"}}, "No results of 'baseline'.*Did you mean 'max_epochs'"),
+            ({"overrides": {"max_epoch": "1"}}, "no 'max_epoch' to override. Did you mean 'max_epochs'"),
+            (
+                {"guides": ["fanogan"], "overrides": {"fanogan.kapa": "1"}},
+                "no 'kapa' to override. Did you mean 'kappa'",
+            ),
         ],
     )
     def test_bad_input(self, data, maps, tmp_path, override, reason):

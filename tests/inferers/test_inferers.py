@@ -95,6 +95,33 @@ def test_images(detector):
     assert (scored["anomaly_score"] < found["anomaly_score"]).all()
     with pytest.raises(ValueError, match="top_k"):
         AnomalyMapInferer(0)
+    with pytest.raises(ValueError, match="network_score goes with the map as it is"):
+        AnomalyMapInferer(network_score=True, flips=True)
+
+
+def test_mirror_images_are_averaged():
+    ramp = torch.arange(6.0).expand(1, 1, 4, 6)
+
+    def network(images):
+        return images * ramp  # knows left from right
+
+    images = torch.rand(2, 1, 4, 6)
+    found = AnomalyMapInferer(flips=True)(images, network)["anomaly_map"]
+    torch.testing.assert_close(found, images * 2.5)
+
+
+def test_nothing_outside_the_eye():
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    eye = ((rows - 32) ** 2 + (columns - 32) ** 2 < 28**2).float().expand(1, 3, 64, 64)
+    found = AnomalyMapInferer(field_of_view=True)(eye, lambda images: torch.ones_like(images[:, :1]))
+    outside = (rows - 32) ** 2 + (columns - 32) ** 2 > 31**2
+    inside = (rows - 32) ** 2 + (columns - 32) ** 2 < 25**2
+    assert not found["anomaly_map"][0, 0][outside].any()
+    assert found["anomaly_map"][0, 0][inside].all()
+    black = AnomalyMapInferer(field_of_view=True)(
+        torch.zeros(1, 3, 64, 64), lambda images: torch.ones_like(images[:, :1])
+    )
+    assert black["anomaly_map"].all()  # no eye found: the map stays as it is
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

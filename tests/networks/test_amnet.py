@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from monai_anomaly.networks.blocks import fuse_batch_norm
 from monai_anomaly.networks.nets import AttentionMobileNet, MobileNetV3Segmenter
 
 FORMS = json.loads((Path(__file__).parent / "torchvision_state_dicts.json").read_text())
@@ -144,6 +145,21 @@ class TestEverySegmenter:
         exported = torch.export.export(network, (image,), strict=False)
         with torch.no_grad():
             torch.testing.assert_close(exported.module()(image), network(image))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fused_networks_say_the_same(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name]()
+    image = torch.rand(4, network.in_channels + network.num_maps, 48, 64)
+    network(image)  # statistics that are not 0 and 1
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    fused = fuse_batch_norm(network.eval())
+    count = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in n.modules()) for n in (network, fused)]
+    assert count[1] <= 2 < 40 < count[0]
+    with torch.no_grad():
+        torch.testing.assert_close(fused(image), network(image), atol=1e-4, rtol=1e-3)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_wrong_options():

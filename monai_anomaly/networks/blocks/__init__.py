@@ -2,6 +2,7 @@
 
 from .attention_gate import AttentionGate
 from .conv_stage import ConvStage
+from .fused import fuse_batch_norm
 from .healthy_calibration import HealthyCalibration
 from .k_center_greedy import k_center_greedy
 from .lr_aspp import LRASPPHead, TwoSkipDecoder
@@ -26,6 +27,7 @@ __all__ = [
     "ResNet2d",
     "SpatialSelfAttention",
     "TwoSkipDecoder",
+    "fuse_batch_norm",
     "imagenet_statistics",
     "johnson_lindenstrauss_dim",
     "k_center_greedy",

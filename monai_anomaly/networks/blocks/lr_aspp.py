@@ -6,6 +6,7 @@ Howard et al. 2019, "Searching for MobileNetV3", section 6.4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,17 @@ def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
+def _join(block: nn.Sequential, features: Tensor, skip: Tensor) -> Tensor:
+    """Return a block's answer to enlarged features with a skip connection concatenated.
+
+    Its 1 x 1 convolution comes before the enlargement, with which it commutes: a quarter of the products.
+    """
+    conv, count = cast("nn.Conv2d", block[0]), features.shape[1]
+    coarse = F.conv2d(features, conv.weight[:, :count])
+    fine = F.conv2d(skip, conv.weight[:, count:], conv.bias)
+    return torch.as_tensor(block[1:](enlarge(coarse, fine) + fine))
+
+
 class TwoSkipDecoder(_Pooled):
     """Features at a stride of 2, from skip connections at 2 and 4 beside the deepest. 310,144 parameters by default.
 
@@ -90,11 +102,11 @@ class TwoSkipDecoder(_Pooled):
 
     def join_coarse(self, features: Tensor, skip: Tensor) -> Tensor:
         """Return features at a stride of 4."""
-        return torch.as_tensor(self.up2(torch.cat((enlarge(features, skip), self.coarse(skip)), 1)))
+        return _join(self.up2, features, self.coarse(skip))
 
     def join_fine(self, features: Tensor, skip: Tensor) -> Tensor:
         """Return features at a stride of 2."""
-        return torch.as_tensor(self.up3(torch.cat((enlarge(features, skip), self.fine(skip)), 1)))
+        return _join(self.up3, features, self.fine(skip))
 
     def forward(self, fine: Tensor, coarse: Tensor, deep: Tensor) -> Tensor:
         """Return features at a stride of 2."""
