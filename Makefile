@@ -46,6 +46,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/synthetic_lesion.py
 	$(BIN)/python benchmarks/oct_geometry.py
 	$(BIN)/python benchmarks/poisson_blend.py
+	$(BIN)/python benchmarks/amnet.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

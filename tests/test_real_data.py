@@ -137,3 +137,40 @@ def test_every_b_scan_of_oct2017_shows_a_membrane_below_its_inner_surface(real_d
         thickness = (membrane - surface) / len(image[0])
         assert 0.05 < thickness.median() < 0.5, file.name
         assert (thickness > 0).float().mean() > 0.95, file.name
+
+
+def test_oct2017_through_the_amnet_bundle(real_data, run, tmp_path):
+    """Real B-scans as volumes of one: labels on their grid, the membrane's row on the membrane."""
+    from monai_anomaly.networks.nets import MobileNetV3Segmenter
+
+    weights = MobileNetV3Segmenter(1, 5, "two_skip", width=0.25).state_dict()
+    weights["classifier.bias"] = torch.tensor([0.0, 9, 0, 0, 0])
+    torch.save(weights, tmp_path / "model.pt")
+    files = sorted(real_data.glob("OCT2017/train/*/*.jpeg"))[::16]
+    assert len(files) == 5
+    for file in files:
+        image = np.asarray(Image.open(file)).T[..., None].copy()
+        image[image > 250] = 0  # white fill
+        nib.save(nib.Nifti1Image(image, np.diag([0.012, -0.004, 0.12, 1])), tmp_path / f"{file.stem}.nii.gz")
+    places = {
+        "dataset_dir": str(tmp_path),
+        "output_dir": str(tmp_path / "out"),
+        "ckpt_path": str(tmp_path / "model.pt"),
+    }
+    run(["inference"], bundle="amnet", **places, image_size="[160, 512]")
+    for file in files:
+        scan, found = (
+            nib.load(tmp_path / f"{file.stem}.nii.gz"),
+            nib.load(tmp_path / "out" / f"{file.stem}_segmentation.nii.gz"),
+        )
+        assert found.shape == scan.shape
+        assert np.array_equal(found.affine, scan.affine)
+        labels = np.asarray(found.dataobj)[..., 0]
+        inner = labels[labels.any(1)]  # A-scans within the crop
+        assert len(inner) > 300
+        assert (inner > 0).sum(1).max() <= 160
+        first = inner.argmax(1)
+        image = torch.from_numpy(np.asarray(scan.dataobj)[..., 0].T.astype(np.float32))[None]
+        membrane = estimate_bruchs_membrane(image)[torch.from_numpy(labels.any(1))].numpy()
+        offsets = (first - membrane)[first > 0]  # where the crop does not begin above the image
+        assert np.abs(offsets - np.median(offsets)).mean() < 2, file.name

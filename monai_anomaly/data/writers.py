@@ -30,7 +30,18 @@ def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer for ``SaveImaged(writer=…)``, whose files appear whole or not at all."""
+    """MONAI's NIfTI writer for ``SaveImaged(writer=…)``, whose files appear whole or not at all.
+
+    Volumes of one slice keep their third axis: MONAI's writer takes it off, and the file leaves its input's grid.
+    """
+
+    data_obj: Any
+
+    def set_data_array(self, data_array: Any, channel_dim: int | None = 0, **kwargs: Any) -> None:
+        """Take the array; of the axes of length 1, the channel's alone goes."""
+        super().set_data_array(data_array, channel_dim, **{**kwargs, "squeeze_end_dims": False})
+        array: Any = self.data_obj
+        self.data_obj = array[..., 0] if channel_dim is not None and array.shape[-1] == 1 else array
 
     def write(self, filename: str | Path, verbose: bool = False, **kwargs: Any) -> None:
         """Write the image."""

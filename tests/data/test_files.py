@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
+from monai.transforms import LoadImage, SaveImage
 from PIL import Image
 
 from monai_anomaly.data import CaseDataset, ImageFileReader, SliceDataset, collate_case, write_atomically
@@ -78,6 +78,14 @@ def test_writers_keep_floats_and_affine(tmp_path):
     writer.set_data_array(volume[:, :, :, 0], channel_dim=0)
     writer.write(tmp_path / "v.tif")
     assert np.array_equal(np.array(Image.open(tmp_path / "v.tif")), volume[0, :, :, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 6, 1), (1, 5, 6, 7), (1, 5, 1, 1), (3, 5, 6, 1)])
+def test_volumes_of_one_slice_keep_their_axes(tmp_path, shape):
+    save = SaveImage(tmp_path, writer=AtomicNibabelWriter, separate_folder=False, resample=False, print_log=False)
+    save(MetaTensor(torch.rand(shape), affine=torch.eye(4)))
+    (file,) = tmp_path.glob("*.nii.gz")
+    assert nib.load(file).shape == (shape[1:] if shape[0] == 1 else (*shape[1:], shape[0]))
 
 
 def test_a_bad_case_becomes_a_failure_record():
