@@ -122,16 +122,27 @@ class FluidRegNetLoss(nn.Module):
         preset: "anomaly", healthy to pathological, or "longitudinal"; see `PRESETS`.
         with_appearance: False while the displacement alone is trained (the first 1,000 epochs; longitudinal 200).
         row_spacing: see `displacement_gradient`.
+        dice_weight: of the retinas' Dice loss; None for the preset's. 3,000 leaves little for the appearance: with it,
+            trainings of minutes do not learn to darken.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: an unknown preset, or a weight below 0.
     """
 
-    def __init__(self, preset: str = "anomaly", with_appearance: bool = True, row_spacing: float = ROW_SPACING) -> None:
+    def __init__(
+        self,
+        preset: str = "anomaly",
+        with_appearance: bool = True,
+        row_spacing: float = ROW_SPACING,
+        dice_weight: float | None = None,
+    ) -> None:
         super().__init__()
         self.with_appearance = with_appearance
         self.in_both = preset == "longitudinal"  # healthy images have no fluid
         *self.weights, sparsity, positivity = PRESETS[check_option("preset", preset, list(PRESETS))]
+        if dice_weight is not None:
+            check_range("dice_weight", dice_weight, 0)
+            self.weights[1] = dice_weight
         self.correlation = SquaredCorrelationLoss()
         self.dice = DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5)
         self.diffusion = MaskedDiffusionLoss(row_spacing)

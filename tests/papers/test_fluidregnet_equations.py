@@ -164,6 +164,8 @@ class TestLoss:
             + np.mean([1.6e-5 * float(x.abs().sum()) + 5e-3 * float(x.clamp(min=0).square().sum()) for x in a])
         )
         assert float(loss((u, a), pair)) == pytest.approx(expected, rel=1e-4)
+        lighter = expected - 2990 * np.mean(sizes)
+        assert float(FluidRegNetLoss(dice_weight=10)((u, a), pair)) == pytest.approx(lighter, rel=1e-4)
 
     def test_without_appearance_the_offset_is_not_used(self):
         fields = (torch.zeros(1, 2, 32, 64), torch.randn(1, 1, 32, 64, requires_grad=True))
@@ -186,6 +188,9 @@ class TestLoss:
     def test_presets(self):
         with pytest.raises(ValueError, match="preset must be one of 'longitudinal', 'anomaly'"):
             FluidRegNetLoss("lateral")
+        with pytest.raises(ValueError, match="dice_weight must be"):
+            FluidRegNetLoss(dice_weight=-1)
+        assert FluidRegNetLoss("longitudinal").weights[1] == 10
 
 
 class TestMap:
