@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--guides", default="fanogan,nsa,fluidregnet", help="detectors, with commas between")
     experiment.add_argument("--strategies", help="with commas between; all by default")
     experiment.add_argument("--maps_dir", help="of maps that are there already")
+    experiment.add_argument(
+        "--guides_by_fold", action="store_true", help="train each guide on each fold's other patients"
+    )
     experiment.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
     experiment.set_defaults(function=_experiment)
 
@@ -134,6 +137,7 @@ def _experiment(known: argparse.Namespace, rest: list[str]) -> None:
         maps_dir=known.maps_dir,
         configs=known.config,
         overrides=_overrides(rest),
+        guides_by_fold=known.guides_by_fold,
         **options,
     )
     sys.stdout.write(f"{report}\n")

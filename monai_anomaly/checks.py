@@ -131,9 +131,12 @@ def check_writable(name: str, path: Any) -> Path:
     """Return ``path`` as a folder that files can be written to, making it where it is missing.
 
     Raises:
-        TypeError: a number came.
+        TypeError: nothing came, or a number.
         PermissionError: it cannot be made or written to.
     """
+    if path is None:
+        msg = f"{name} is not given; pass a folder to write to (--{name} DIR)."
+        raise TypeError(msg)
     if not isinstance(path, (str, Path)):
         msg = f"{name} must be a folder's path, got the {type(path).__name__} {path!r}; write it as ./{path}"
         raise TypeError(msg)

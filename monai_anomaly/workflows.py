@@ -147,7 +147,7 @@ class StrictConfigWorkflow(ConfigWorkflow):
             return value
         if isinstance(current, str) and not current.startswith(("$", "@")):
             return value
-        if key.endswith(("_dir", "_path", "weights", "_spec")):
+        if key.endswith(("_dir", "_path", "_file", "weights", "_spec")):
             return value
         try:
             return ast.literal_eval(value)

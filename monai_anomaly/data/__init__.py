@@ -10,7 +10,7 @@ from .readers import ImageFileReader
 from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
-from .splits import fold_of, hold_out, split_by_patient
+from .splits import fold_of, hold_out, split_by_patient, with_labels
 from .writers import AtomicNibabelWriter, AtomicPILWriter, write_atomically
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "load_textures",
     "reference_slices",
     "split_by_patient",
+    "with_labels",
     "with_maps",
     "write_atomically",
     "write_datalist",

@@ -111,6 +111,12 @@ def fold_of_lesions(
         write_atomically(path, lambda part: part.write_text(json.dumps(made, indent=4) + "\n", encoding="utf-8"))
         logger.info("%d patients in %d folds: %s", len(folds), num_folds, path)
     told = json.loads(path.read_text(encoding="utf-8"))
+    if (told["seed"], told["values"]) != (seed, list(values)):
+        msg = (
+            f"{path} was made with seed {told['seed']} for labels {told['values']}, expected {seed}, {list(values)}; "
+            f"delete it, or pass another --folds_file."
+        )
+        raise ValueError(msg)
     patients = {str(record["patient"]) for record in records}
     if told["num_folds"] != num_folds or set(told["folds"]) != patients:
         msg = (

@@ -41,7 +41,7 @@ class SliceDataset(Dataset):
         volumes: data set of records with "image" (C, I, J, K), and "label" (1, I, J, K) for the slices' kinds.
         slice_axis: voxel axis slices follow one another along, 0 to 2, or a function of the image that tells it.
         keep: "all"; "content": slices where any pixel, and at least ``min_content_fraction`` of them, is above the
-            volume's background; "healthy": those of them without a labeled pixel; "abnormal": those with one.
+            volume's background; "healthy": those of them without a labeled pixel; "abnormal": all slices with one.
         image_size: height and width slices are resized to, None for as they are.
         min_content_fraction: of a slice's pixels that must be above the volume's background, in [0, 1].
         step: take every ``step``-th of the slices kept, at least 1.
@@ -137,7 +137,7 @@ class SliceDataset(Dataset):
         """Return the slices kept of a volume, by position, with their kinds."""
         axis = self._axis(volume["image"])
         kept = torch.ones(volume["image"].shape[axis + 1], dtype=torch.bool)
-        if self.keep != "all":
+        if self.keep in ("content", "healthy"):
             content = content_mask(volume["image"])[0].movedim(axis, 0).flatten(1)
             kept &= content.any(1) & (content.float().mean(1) >= self.min_content_fraction)
         marked = torch.zeros_like(kept)

@@ -77,3 +77,21 @@ def fold_of(
     random.Random(seed).shuffle(patients)  # noqa: S311 - a split, not a secret
     chosen = set(patients[fold::num_folds])
     return [record for record in records if (str(record["patient"]) in chosen) == held]
+
+
+def with_labels(records: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the records, where there is anything to judge by.
+
+    Args:
+        records: each with "label", a list of files; some may be empty, of healthy cases.
+
+    Raises:
+        ValueError: none of them has a label.
+    """
+    if not any(record.get("label") for record in records):
+        msg = (
+            f"None of the {len(records)} cases has a label to be judged by; choose another section "
+            f"(--section training), or a fold of it (--fold 0)."
+        )
+        raise ValueError(msg)
+    return list(records)

@@ -48,19 +48,13 @@ def write_comparison(folder: str | Path, results: Results, baseline: str, notes:
     rows = [_row(method, runs, by_scan, baseline, classes) for method, runs in results.items()]
     write_csv(root / "comparison.csv", rows)
     _draw(root / "comparison.png", rows, baseline, classes)
-    counts = {
-        f"{len({s for s, _, _ in runs})} seeds x {len({f for _, f, _ in runs})} folds" for runs in results.values()
-    }
+    counts = [len({run[where] for run in results[baseline]}) for where in (0, 1)]
     shown = [_shown(row, classes) for row in rows]
-    lines = [
-        "# Comparison",
-        "",
-        f"{', '.join(sorted(counts))}. Mean and spread over folds; {baseline} is the reference.",
-        "",
-    ]
+    lines = ["# Comparison", "", f"{baseline}: {counts[0]} seeds x {counts[1]} folds. Mean and spread over folds."]
+    lines += ["A method with fewer runs is not to be compared with the others.", ""]
     lines += [*markdown_table(shown), "", "![figure](comparison.png)", ""]
     lines += ["** p < 0.01, * p < 0.05, Wilcoxon's signed-rank test over B-scans, uncorrected.", ""]
-    lines += ["Failed: ", *(f"- {note}" for note in notes), ""] if notes else []
+    lines += [*(f"- {note}" for note in notes), ""] if notes else []
     write_atomically(root / "report.md", lambda path: path.write_text("\n".join(lines), encoding="utf-8"))
     return root / "report.md"
 
@@ -70,10 +64,10 @@ def _shown(row: Row, classes: Sequence[str]) -> Row:
     columns = {f"{name} dice": (f"{name} dice", f"{name} sd", f"{name} stars") for name in classes}
     columns |= {name: (name, f"{name} sd", "") for name in ("detection rate", "false positives")}
     cells = {
-        title: f"{row[value]:.3f} ± {row[spread]:.3f} {row.get(mark, '')}".strip()
+        title: "–" if math.isnan(row[value]) else f"{row[value]:.3f} ± {row[spread]:.3f} {row.get(mark, '')}".strip()
         for title, (value, spread, mark) in columns.items()
     }
-    return {"method": row["method"], **cells, "sd over seeds": row["seed sd"]}
+    return {"method": row["method"], **cells, "detection rate, sd over seeds": row["seed sd"], "runs": row["runs"]}
 
 
 def paired_test(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> float:
@@ -132,6 +126,7 @@ def _row(
     for key, title in (("detection_rate", "detection rate"), ("false_positives_per_b_scan", "false positives")):
         row[title], row[f"{title} sd"] = _over_folds(tables, "lesions", key)
     row["seed sd"] = _over_seeds(tables, "lesions", "detection_rate")
+    row["runs"] = len(runs)
     return row
 
 
@@ -156,7 +151,7 @@ def _over_seeds(tables: Mapping[Any, Any], name: str, key: str) -> float:
     for (seed, _), value in _values(tables, name, key).items():
         if not math.isnan(value):
             by_seed[seed].append(value)
-    return float(np.std([np.mean(values) for values in by_seed.values()])) if by_seed else math.nan
+    return float(np.std([np.mean(values) for values in by_seed.values()])) if len(by_seed) > 1 else math.nan
 
 
 def _draw(file: Path, rows: Sequence[Row], baseline: str, classes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from monai_anomaly.checks import check_directory, check_option, check_range, check_writable
 from monai_anomaly.data.datalist import load_datalist
 from monai_anomaly.data.maps import with_maps
+from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.comparison import write_comparison
 from monai_anomaly.experiments.runs import Runs
 
@@ -29,6 +31,23 @@ STRATEGIES = {  # overlay, whether it wants maps
 }
 TRAINED = ("fanogan", "nsa", "fluidregnet")
 """Guides this bundle trains; the maps of any other detector have to lie in the maps' folder."""
+
+
+SHARED = ("data_spec", "axes", "image_size", "percentiles", "row_fraction", "fluid_values", "num_workers", "cache_dir")
+"""Overrides of the segmenters that go for the guides, too."""
+
+SET_HERE = (
+    "seed",
+    "fold",
+    "num_folds",
+    "folds_file",
+    "ckpt_dir",
+    "output_dir",
+    "maps_dir",
+    "guide",
+    "method",
+    "resume",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,24 @@ class Run:
         return root / "runs" / self.method.replace(" ", "_") / f"seed{self.seed}" / f"fold{self.fold}"
 
 
+@dataclass(frozen=True)
+class Study:
+    """Where the data of an experiment lie, and how they are parted."""
+
+    dataset_dir: Path
+    root: Path
+    maps: Path
+    folds: int
+
+    def maps_of(self, fold: int | None) -> Path:
+        """Return the folder of the maps that a fold's segmenters use; None where all use the same."""
+        return self.maps if fold is None else self.maps / f"fold{fold}"
+
+    def folding(self, fold: int | None) -> dict[str, Any]:
+        """Return the overrides that choose a fold's training part."""
+        return {"fold": fold, "num_folds": self.folds, "folds_file": str(self.root / "folds.json")}
+
+
 def run_amnet(
     dataset_dir: str | Path,
     out: str | Path,
@@ -60,6 +97,7 @@ def run_amnet(
     maps_dir: str | Path | None = None,
     configs: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    guides_by_fold: bool = False,
 ) -> Path:
     """Train the guides, make their maps, train and evaluate every strategy with every guide, and compare.
 
@@ -75,13 +113,17 @@ def run_amnet(
         seeds: trainings of each, from 0.
         maps_dir: of the maps; None for ``out/maps``.
         configs: of the bundle, laid over all others, by name.
-        overrides: by id for the segmenters' runs, by ``<guide>.id`` for a guide's training.
+        overrides: by id for the segmenters' runs, by ``<guide>.id`` for a guide's training; what the volumes look like
+            (`SHARED`) goes for both.
+        guides_by_fold: train each guide on each fold's training part, as the authors did FluidRegNet; otherwise once on
+            all, and the maps of a fold held out are of a guide that has seen its B-scans without fluid.
 
     Returns:
         The report's path.
 
     Raises:
-        ValueError: unknown strategies or overrides, or numbers out of range.
+        ValueError: unknown strategies or overrides, overrides of what the experiment itself sets, numbers out of range,
+            or a folder of an experiment with other settings.
         RuntimeError: runs failed; what there is was compared.
     """
     for strategy in strategies:
@@ -91,24 +133,27 @@ def run_amnet(
     check_directory("dataset_dir", dataset_dir)
     root = check_writable("out", out)
     own, of_guides = _split(overrides or {}, guides)
-    maps = Path(maps_dir) if maps_dir is not None else root / "maps"
-    wanted = ["baseline", *(name for name in STRATEGIES if name in strategies and name != "baseline")]
     segment = Runs("amnet", configs, own)
     segment.check(["train", "evaluate"])
-    spec = str(own.get("data_spec", "auto"))
+    wanted = ["baseline", *(name for name in STRATEGIES if name in strategies and name != "baseline")]
+    study = Study(Path(dataset_dir), root, Path(maps_dir) if maps_dir is not None else root / "maps", folds)
+    _same_as_before(root / "experiment.json", {"dataset_dir": str(dataset_dir), "folds": folds, "overrides": own})
     failures: list[tuple[str, str]] = []
     if any(STRATEGIES[name][1] for name in wanted):
-        for guide in guides:
-            failures += _make_maps(guide, dataset_dir, root, maps, spec, configs, of_guides[guide])
+        failures += _make_all_maps(study, guides, own, of_guides, configs, guides_by_fold)
     grid = list(_grid(wanted, guides, seeds, folds))
     for run in tqdm(grid, desc="runs", unit="run", disable=None):
-        _train_and_evaluate(run, segment, root, {"dataset_dir": str(dataset_dir), "maps_dir": str(maps)}, folds)
+        _train_and_evaluate(run, segment, study, guides_by_fold)
     failures += segment.failures
     done: dict[str, list[tuple[int, int, Path]]] = {}
     for run in grid:
-        if _done(run.folder(root)):
+        if _done(run.folder(root) / "eval", "report.md"):
             done.setdefault(run.method, []).append((run.seed, run.fold, run.folder(root) / "eval"))
-    report = write_comparison(root, done, "baseline", [f"{name}: {reason}" for name, reason in failures])
+    by_fold = (
+        "fold by fold" if guides_by_fold else "once, on B-scans without fluid of all folds: the maps have seen them"
+    )
+    notes = [f"The guides were trained {by_fold}.", *(f"Failed: {name}: {reason}" for name, reason in failures)]
+    report = write_comparison(root, done, "baseline", notes)
     if failures:
         msg = f"{len(failures)} runs failed, the others are compared in {report}: {failures[0][0]}: {failures[0][1]}"
         raise RuntimeError(msg)
@@ -128,38 +173,59 @@ def _split(overrides: Mapping[str, Any], guides: Sequence[str]) -> tuple[dict[st
     of_guides: dict[str, dict[str, Any]] = {guide: {} for guide in guides}
     for key, value in overrides.items():
         guide, dot, name = key.partition(".")
+        if (name if dot else key) in SET_HERE:
+            msg = f"The experiment sets {key} itself; see its --folds, --seeds, --guides, --maps_dir and --out."
+            raise ValueError(msg)
         if dot and guide in of_guides:
             of_guides[guide][name] = value
         else:
             own[key] = value
-    return own, of_guides
+    shared = {key: value for key, value in own.items() if key in SHARED}
+    return own, {guide: {**shared, **values} for guide, values in of_guides.items()}
 
 
-def _make_maps(
-    guide: str,
-    dataset_dir: str | Path,
-    root: Path,
-    maps: Path,
-    spec: str,
+def _same_as_before(file: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings of an experiment, or compare them with those it was begun with."""
+    now = json.loads(json.dumps(settings, default=str))
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        listed = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
+        msg = f"{file.parent} holds an experiment with other settings: {listed}. Choose another --out."
+        raise ValueError(msg)
+    write_atomically(file, lambda path: path.write_text(json.dumps(now, indent=4) + "\n", encoding="utf-8"))
+
+
+def _make_all_maps(
+    study: Study,
+    guides: Sequence[str],
+    own: Mapping[str, Any],
+    of_guides: Mapping[str, Mapping[str, Any]],
     configs: Sequence[str],
-    overrides: Mapping[str, Any],
+    by_fold: bool,
 ) -> list[tuple[str, str]]:
-    """Train a guide and write its maps, as far as they are not there; return what failed."""
-    records = load_datalist(dataset_dir, "training", spec, 3)
-    if _has_maps(records, maps, guide):
-        return []
-    if guide not in TRAINED:
-        with_maps(records, maps, guide)  # says what is missing
-    runs = Runs("amnet", configs, overrides)
-    runs.check([f"train_{guide}", "anomaly_maps"])
-    folder = root / "guides"
-    places = {"dataset_dir": str(dataset_dir), "ckpt_dir": str(folder), "data_spec": spec}
-    started = any(folder.glob(f"{guide}*_checkpoint.pt"))
-    logger.info("guide %s", guide)
-    trained = (folder / f"{guide}.pt").is_file()
-    if trained or runs(f"train {guide}", [f"train_{guide}"], {**places, "resume": started}):
-        runs(f"maps of {guide}", [f"train_{guide}", "anomaly_maps"], {**places, "maps_dir": str(maps)})
-    return runs.failures
+    """Train guides and write their maps, as far as they are not there; return what failed."""
+    records = load_datalist(study.dataset_dir, "training", str(own.get("data_spec", "auto")), 3)
+    jobs = []
+    for guide, fold in product(guides, range(study.folds) if by_fold else (None,)):
+        if _has_maps(records, study.maps_of(fold), guide):
+            continue
+        if guide not in TRAINED:
+            with_maps(records, study.maps_of(fold), guide)  # says what is missing
+        runs = Runs("amnet", configs, of_guides[guide])
+        runs.check([f"train_{guide}", "anomaly_maps"])
+        jobs.append((guide, fold, runs))
+    failures = []
+    for guide, fold, runs in jobs:
+        folder = study.root / "guides" / guide / ("all" if fold is None else f"fold{fold}")
+        places = {"dataset_dir": str(study.dataset_dir), "ckpt_dir": str(folder), **study.folding(fold)}
+        started = any(folder.glob("*_checkpoint.pt"))
+        logger.info("guide %s", guide)
+        if _done(folder, f"{guide}.pt") or runs(f"train {guide}", [f"train_{guide}"], {**places, "resume": started}):
+            here = {**places, "maps_dir": str(study.maps_of(fold))}
+            runs(f"maps of {guide}", [f"train_{guide}", "anomaly_maps"], here)
+        failures += runs.failures
+    return failures
 
 
 def _has_maps(records: Sequence[Mapping[str, Any]], maps: Path, guide: str) -> bool:
@@ -170,27 +236,28 @@ def _has_maps(records: Sequence[Mapping[str, Any]], maps: Path, guide: str) -> b
     return True
 
 
-def _done(folder: Path) -> bool:
-    return (folder / "eval" / "report.md").is_file()
+def _done(folder: Path, file: str) -> bool:
+    """Whether a step left its result, and no list of cases that failed."""
+    return (folder / file).is_file() and not (folder / "failures.csv").is_file()
 
 
-def _train_and_evaluate(run: Run, runs: Runs, root: Path, places: Mapping[str, str], folds: int) -> None:
-    folder = run.folder(root)
-    if _done(folder):
+def _train_and_evaluate(run: Run, runs: Runs, study: Study, by_fold: bool) -> None:
+    folder = run.folder(study.root)
+    if _done(folder / "eval", "report.md"):
         return
     overlay, wants_maps = STRATEGIES[run.strategy]
     overlays = [] if overlay is None else [overlay]
+    maps = {"maps_dir": str(study.maps_of(run.fold if by_fold else None)), "guide": run.guide}
     here = {
-        "dataset_dir": places["dataset_dir"],
+        "dataset_dir": str(study.dataset_dir),
         "ckpt_dir": str(folder),
-        "fold": run.fold,
-        "num_folds": folds,
-        "folds_file": str(root / "folds.json"),
         "seed": run.seed,
-        **({"maps_dir": places["maps_dir"], "guide": run.guide} if wants_maps else {}),
+        **study.folding(run.fold),
+        **(maps if wants_maps else {}),
     }
     name = f"{run.method}, seed {run.seed}, fold {run.fold}"
     started = (folder / "checkpoint.pt").is_file()
-    if (folder / "model.pt").is_file() or runs(name, ["train", *overlays], {**here, "resume": started}):
+    if _done(folder, "model.pt") or runs(name, ["train", *overlays], {**here, "resume": started}):
         judge = {**here, "output_dir": str(folder / "eval"), "method": run.method, "num_figures": 2}
-        runs(f"evaluation of {name}", ["train", *overlays, "evaluate"], judge)
+        if runs(f"evaluation of {name}", ["train", *overlays, "evaluate"], judge):
+            (folder / "checkpoint.pt").unlink(missing_ok=True)  # four times the weights, of no further use

@@ -52,17 +52,9 @@ class Runs:
             configs: by name.
             overrides: by id; those of every run come first.
         """
-        files = config_files(self.folder, [*configs, *self.extra])
         try:
             with _quiet():
-                known = ConfigParser()
-                known.read_config(files)
-                own = {key: value for key, value in self.overrides.items() if key in known}
-                override = {**overrides, **own}
-                workflow = StrictConfigWorkflow(files, override=override, workflow_type=None, logging_file=False)
-                workflow.initialize()
-                workflow.run()
-                workflow.finalize()
+                self._run(configs, overrides)
         except Exception as error:
             logger.debug("run %s", name, exc_info=True)
             self.failures.append((name, root_cause(error)))
@@ -71,6 +63,16 @@ class Runs:
         finally:
             gc.collect()  # engines and their handlers refer to one another
         return True
+
+    def _run(self, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        files = config_files(self.folder, [*configs, *self.extra])
+        known = ConfigParser()
+        known.read_config(files)
+        own = {key: value for key, value in self.overrides.items() if key in known}
+        workflow = StrictConfigWorkflow(files, override={**overrides, **own}, workflow_type=None, logging_file=False)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
 
 
 @contextmanager

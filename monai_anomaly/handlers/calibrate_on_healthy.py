@@ -24,11 +24,13 @@ class CalibrateOnHealthy:
     Args:
         network: the detector.
         data_loader: batches of healthy images, "image" (B, C, H, W).
+        mask_key: of the pixels that count, (B, 1, H, W), above 0; None for all.
     """
 
-    def __init__(self, network: Any, data_loader: Iterable[Any]) -> None:
+    def __init__(self, network: Any, data_loader: Iterable[Any], mask_key: str | None = None) -> None:
         self.network = network
         self.data_loader = data_loader
+        self.mask_key = mask_key
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
@@ -41,6 +43,8 @@ class CalibrateOnHealthy:
         for batch in tqdm(self.data_loader, desc="calibrate", unit="image", disable=None):
             images = convert_to_tensor(batch["image"]).to(engine.state.device)
             with torch.no_grad():
-                values.add(self.network(images).float().cpu().numpy().ravel())
+                found = self.network(images).float().cpu()
+            counted = found if self.mask_key is None else found[convert_to_tensor(batch[self.mask_key]) > 0]
+            values.add(counted.numpy().ravel())
         self.network.calibration.fit_distribution(*values.entries())
         logger.info("calibrated on %d healthy pixels", int(values.total))

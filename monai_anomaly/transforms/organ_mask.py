@@ -40,7 +40,9 @@ def mask_to_organ(image: Tensor, mask: Tensor, labels: Sequence[int] | None = No
         msg = f"The organ mask holds {held}, expected {wanted}: set labels, or check that it is this organ's mask."
         raise ValueError(msg)
     values = convert_to_tensor(image)
-    kept = torch.where(inside, values, torch.as_tensor(background, dtype=values.dtype, device=values.device))
+    kept = torch.where(
+        inside.to(values.device), values, torch.as_tensor(background, dtype=values.dtype, device=values.device)
+    )
     return convert_to_dst_type(kept, image, dtype=values.dtype)[0]
 
 

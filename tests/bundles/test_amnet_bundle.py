@@ -118,7 +118,11 @@ def test_the_network_sees_flattened_b_scans_and_labels_come_back(data, amnet, mo
 
 
 def test_evaluation(data, amnet, model, tmp_path):
-    places = {"dataset_dir": data, "ckpt_dir": model.parent, "section": "training"}
+    places = {"dataset_dir": data, "ckpt_dir": model.parent}
+    with pytest.raises(RuntimeError) as caught:
+        amnet(["train", "evaluate"], **places, output_dir=tmp_path)
+    assert "None of the 1 cases has a label to be judged by" in chain(caught.value)
+    places["section"] = "training"
     amnet(["train", "evaluate"], **places, output_dir=tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "4 volumes, 16 B-scans" in text
@@ -226,6 +230,7 @@ class TestExperiment:
         assert list(rows) == ["baseline", "DAG nsa", "AMNet"]
         assert (out / "comparison.png").stat().st_size > 5000
         assert "1 seeds x 2 folds" in report.read_text()
+        assert "The guides were trained once" in report.read_text()
         for fold in range(2):
             assert (out / "runs" / "DAG_nsa" / "seed0" / f"fold{fold}" / "eval" / "report.md").is_file()
         runs = out / "runs" / "AMNet" / "seed0"
@@ -241,6 +246,7 @@ class TestExperiment:
         before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
         run_amnet(data, out, **options)
         assert (run / "eval" / "report.md").is_file()
+        assert not (run / "checkpoint.pt").exists()
         assert before == {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
 
     def test_a_failing_run_does_not_take_the_others_along(self, data, done, tmp_path):
@@ -251,18 +257,35 @@ class TestExperiment:
         (run / "model.pt").write_bytes(b"no weights")
         with pytest.raises(RuntimeError, match="1 runs failed, the others are compared in .*evaluation of AMNet"):
             run_amnet(data, tmp_path / "out", **options)
-        assert "Failed" in (tmp_path / "out" / "report.md").read_text()
+        assert "Failed: evaluation of AMNet" in (tmp_path / "out" / "report.md").read_text()
+        (run / "eval").mkdir(exist_ok=True)
+        (run / "eval" / "report.md").touch()
+        (run / "eval" / "failures.csv").touch()  # a report without all cases is not done
+        with pytest.raises(RuntimeError, match="1 runs failed"):
+            run_amnet(data, tmp_path / "out", **options)
+        with pytest.raises(ValueError, match="holds an experiment with other settings: overrides was"):
+            run_amnet(data, tmp_path / "out", **{**options, "overrides": {"max_epochs": "2"}})
 
     def test_trains_the_guide_through_the_command(self, data, tmp_path, capsys):
         arguments = ["experiment", "amnet", "--dataset_dir", str(data), "--out", str(tmp_path / "out"), "--folds", "2"]
         arguments += ["--guides", "nsa", "--strategies", "IDAG", "--config", "smoke", "--max_epochs", "1"]
         assert main([*arguments, "--swa_start", "null", "--nsa.num_patches", "1"]) == 0
-        assert (tmp_path / "out" / "guides" / "nsa.pt").is_file()
+        assert (tmp_path / "out" / "guides" / "nsa" / "all" / "nsa.pt").is_file()
         assert capsys.readouterr().out.strip().endswith("report.md")
+
+    def test_guides_by_fold(self, data, tmp_path):
+        options = {"folds": 2, "guides": ["nsa"], "strategies": ["DAG"], "configs": ["smoke"], "guides_by_fold": True}
+        report = run_amnet(data, tmp_path, **options, overrides={"max_epochs": "1", "swa_start": "null"})
+        assert "The guides were trained fold by fold" in report.read_text()
+        for fold in range(2):
+            assert len(list((tmp_path / "maps" / f"fold{fold}" / "nsa").rglob("*.nii.gz"))) == 4
+            assert (tmp_path / "guides" / "nsa" / f"fold{fold}" / "nsa.pt").is_file()
 
     @pytest.mark.parametrize(
         ("override", "reason"),
         [
+            ({"overrides": {"seed": "5"}}, "The experiment sets seed itself"),
+            ({"overrides": {"nsa.fold": "5"}}, "The experiment sets nsa.fold itself"),
             ({"strategies": ["DGA"]}, "strategy must be one of .*Did you mean 'DAG'"),
             ({"folds": 1}, "folds must be"),
             ({"seeds": 0}, "seeds must be"),
@@ -341,6 +364,10 @@ class TestBadInput:
             ({"fold": "0"}, "5 folds need at least as many patients, got 4"),
             ({"guide_gates": "True"}, "guide_gates needs a network with gates"),
             ({"batch_size": "999", "configs": ["train_fanogan"]}, "patches an epoch must be at least 999"),
+            ({"retina": "estimate"}, "Did you mean 'estimated'"),
+            ({"maps": "inputs"}, "Did you mean 'input'"),
+            ({"swa_start": "2"}, "The averaging would start after epoch 2, of 2"),
+            ({"configs": ["train_nsa", "anomaly_maps"]}, "maps_dir is not given; pass a folder to write to"),
             ({"weights": "none.pth"}, "weights 'none.pth' does not exist"),
             ({"fluid_values": "[4]"}, "None of the 4 volumes has a slice to keep ('abnormal')"),
         ],

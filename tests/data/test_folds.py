@@ -85,20 +85,22 @@ def test_folds_are_written_once_and_read_again(retouch, tmp_path, caplog):
         parts = [fold_of_lesions(records, fold, file, (1, 2, 3, 9), 2, held=True) for fold in range(2)]
     assert "Fold 0, 1 has no pixel of label 9" in caplog.text
     assert sorted(r["patient"] for part in parts for r in part) == [r["patient"] for r in records]
-    rest = fold_of_lesions(records, 0, file, (1, 2, 3), 2)
+    rest = fold_of_lesions(records, 0, file, (1, 2, 3, 9), 2)
     assert {r["patient"] for r in rest}.isdisjoint(r["patient"] for r in parts[0])
     assert len(rest) + len(parts[0]) == 4
     told = json.loads(file.read_text())
     told["folds"]["TRAIN025"] = 1 - told["folds"]["TRAIN025"]
     file.write_text(json.dumps(told))
-    moved = fold_of_lesions(records, told["folds"]["TRAIN025"], file, (1, 2, 3), 2, held=True)
+    moved = fold_of_lesions(records, told["folds"]["TRAIN025"], file, (1, 2, 3, 9), 2, held=True)
     assert "TRAIN025" in {r["patient"] for r in moved}
     with pytest.raises(ValueError, match="has 2 folds of 4 patients, expected 3 of 4; delete it"):
-        fold_of_lesions(records, 0, file, (1, 2, 3), 3)
+        fold_of_lesions(records, 0, file, (1, 2, 3, 9), 3)
     with pytest.raises(ValueError, match="has 2 folds of 4 patients, expected 2 of 3"):
-        fold_of_lesions(records[1:], 0, file, (1, 2, 3), 2)
+        fold_of_lesions(records[1:], 0, file, (1, 2, 3, 9), 2)
+    with pytest.raises(ValueError, match="was made with seed 0 for labels"):
+        fold_of_lesions(records, 0, file, (1, 2, 3, 9), 2, seed=1)
     with pytest.raises(ValueError, match="fold must be"):
-        fold_of_lesions(records, 2, file, (1, 2, 3), 2)
+        fold_of_lesions(records, 2, file, (1, 2, 3, 9), 2)
     assert fold_of_lesions(records, None, tmp_path / "none.json", (1,), 2) == records
     assert not (tmp_path / "none.json").exists()
 

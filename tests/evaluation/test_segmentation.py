@@ -85,7 +85,7 @@ def test_comparison(tmp_path):
         "DAG nsa": [(s, 0, results(tmp_path / f"d{s}", better + 0.1 * (s - 0.5), 0.6 + 0.2 * s)) for s in range(2)],
         "IDAG nsa": [(0, 0, results(tmp_path / "i", base, 0.5))],
     }
-    report = write_comparison(tmp_path / "out", done, "baseline", ["a run: broke"])
+    report = write_comparison(tmp_path / "out", done, "baseline", ["Failed: a run: broke"])
     rows = {row["method"]: row for row in read_csv(tmp_path / "out" / "comparison.csv")}
     assert rows["DAG nsa"]["IRF stars"] == "**"
     assert float(rows["DAG nsa"]["p IRF"]) == pytest.approx(wilcoxon(better - base).pvalue)
@@ -96,7 +96,7 @@ def test_comparison(tmp_path):
     assert rows["IDAG nsa"]["IRF stars"] == rows["baseline"]["IRF stars"] == ""
     text = report.read_text()
     assert f"| DAG nsa | {better.mean():.3f} ± 0.000 ** |" in text
-    assert "- a run: broke" in text
+    assert "- Failed: a run: broke" in text
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="No results of 'baseline' to compare with; see the failures: x: y"):
         write_comparison(tmp_path / "out", {}, "baseline", ["x: y"])

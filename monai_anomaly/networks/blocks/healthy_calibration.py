@@ -88,5 +88,7 @@ class HealthyCalibration(ResizableBuffers):
     def forward(self, anomaly_map: Tensor) -> Tensor:
         """Return the map in [0, 1]."""
         low, high = (self.value_at(percentile) for percentile in self.percentiles)
+        if high <= low:  # most healthy pixels share one value: the highest they have is 1 then
+            high = float(self.levels[-1])
         scale = max(high - low, torch.finfo(torch.float32).tiny)
         return ((anomaly_map - low) / scale).clamp(0, 1)
