@@ -36,7 +36,9 @@ def run(folder: str, plain: bool, amp: bool = False) -> None:
     warnings.filterwarnings("ignore")
     parser = ConfigParser()
     parser.read_config(config_files(find_bundle("amnet"), ["inference"]))
-    parser.update({"dataset_dir": folder, "output_dir": f"{folder}/out", "ckpt_path": f"{folder}/model.pt", "amp": amp})
+    parser.update(
+        {"dataset_dir": f"{folder}/data", "output_dir": f"{folder}/out", "ckpt_path": f"{folder}/model.pt", "amp": amp}
+    )
     parser["bundle_root"] = str(find_bundle("amnet"))
     if plain:
         parser["inferer"] = {"_target_": Plain}
@@ -49,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(measure.NUM_THREADS)
     with tempfile.TemporaryDirectory() as folder:
         phantom = oct_phantom((512, 496, 49), ("PED", "SRF"), seed=0)
-        write_mhd(Path(folder) / "scan.mhd", phantom.image, phantom.affine)
+        write_mhd(Path(folder) / "data" / "scan.mhd", phantom.image, phantom.affine)
         network = MobileNetV3Segmenter(1, 5, "two_skip")
         torch.save(network.state_dict(), f"{folder}/model.pt")
         ways = {"ours": (False, False), "ours, bfloat16": (False, True), "SliceInferer": (True, False)}
