@@ -79,6 +79,17 @@ def test_training_leaves_weights_and_tables(model):
     assert torch.equal(average["module.backbone.0.0.weight"], state["backbone.0.0.weight"])  # epoch 2 alone
 
 
+def test_augmentation_scales_rows_and_a_scans(data, amnet, tmp_path):
+    workflow = amnet(["train"], dataset_dir=data, ckpt_dir=tmp_path, augment_prob=1.0)
+    affine = workflow.parser.get_parsed_content("train::preprocessing").transforms[0]
+    affine.set_random_state(0)
+    drawn = []
+    for _ in range(5):
+        affine.rand_affine.randomize()
+        drawn.append(affine.rand_affine.rand_affine_grid.scale_params)
+    assert all(len(scales) == 2 and scales[0] != scales[1] for scales in drawn)
+
+
 def test_labels_lie_on_the_input_grid(data, amnet, model, tmp_path):
     amnet(["inference"], dataset_dir=data, ckpt_path=model, output_dir=tmp_path)
     case = "RETOUCH-TestSet-Spectralis/TEST029/oct"

@@ -12,9 +12,10 @@ from scipy.stats import wilcoxon
 
 from monai_anomaly.evaluation import SegmentationEvaluation
 from monai_anomaly.evaluation.comparison import paired_test, stars, write_comparison
-from monai_anomaly.handlers import KeepReferences, LossSwitch, VolumeTable
+from monai_anomaly.handlers import CalibrateOnHealthy, KeepReferences, LossSwitch, VolumeTable
 from monai_anomaly.handlers.volume_table import voxel_volume_mm3
 from monai_anomaly.inferers import LabelSliceInferer
+from monai_anomaly.networks.blocks import HealthyCalibration
 
 
 def read_csv(file):
@@ -163,3 +164,32 @@ def test_switches_and_references():
     assert kept[1].shape[0] == 5
     with pytest.raises(ValueError, match="number of references must be"):
         KeepReferences(network, images, 0)
+
+
+def test_calibration_on_the_pixels_that_count():
+    class Identity(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calibration = HealthyCalibration()
+
+        def forward(self, images):
+            return images
+
+    network = Identity()
+    image = torch.arange(100.0).reshape(1, 1, 10, 10)
+    retina = (image >= 90).float()
+    engine = SimpleNamespace(state=SimpleNamespace(device=torch.device("cpu")))
+    CalibrateOnHealthy(network, [{"image": image, "retina": retina}], mask_key="retina")(engine)
+    assert network.calibration.value_at(0) == 90
+    assert network.calibration.value_at(50) == pytest.approx(94.5)
+    CalibrateOnHealthy(network, [{"image": image, "retina": retina}])(engine)
+    assert network.calibration.value_at(0) == 0
+
+
+def test_maps_that_are_mostly_nothing_keep_their_shades():
+    calibration = HealthyCalibration()
+    levels = torch.zeros(1001)
+    levels[-2:] = torch.tensor([0.1, 0.5])  # a vote of one reference in a thousand pixels
+    calibration.fit(levels)
+    found = calibration(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    assert found.tolist() == [0, 0.5, 1, 1]
