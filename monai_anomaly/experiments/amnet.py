@@ -135,12 +135,14 @@ def run_amnet(
     own, of_guides = _split(overrides or {}, guides)
     segment = Runs("amnet", configs, own)
     segment.check(["train", "evaluate"])
+    records = load_datalist(dataset_dir, "training", str(own.get("data_spec", "auto")), 3)
+    check_range(f"number of patients for {folds} folds", len({str(record["patient"]) for record in records}), folds)
     wanted = ["baseline", *(name for name in STRATEGIES if name in strategies and name != "baseline")]
     study = Study(Path(dataset_dir), root, Path(maps_dir) if maps_dir is not None else root / "maps", folds)
     _same_as_before(root / "experiment.json", {"dataset_dir": str(dataset_dir), "folds": folds, "overrides": own})
     failures: list[tuple[str, str]] = []
     if any(STRATEGIES[name][1] for name in wanted):
-        failures += _make_all_maps(study, guides, own, of_guides, configs, guides_by_fold)
+        failures += _make_all_maps(study, records, guides, of_guides, configs, guides_by_fold)
     grid = list(_grid(wanted, guides, seeds, folds))
     for run in tqdm(grid, desc="runs", unit="run", disable=None):
         _train_and_evaluate(run, segment, study, guides_by_fold)
@@ -152,7 +154,7 @@ def run_amnet(
     by_fold = (
         "fold by fold" if guides_by_fold else "once, on B-scans without fluid of all folds: the maps have seen them"
     )
-    notes = [f"The guides were trained {by_fold}.", *(f"Failed: {name}: {reason}" for name, reason in failures)]
+    notes = [*(f"Failed: {name}: {reason}" for name, reason in failures), f"The guides were trained {by_fold}."]
     report = write_comparison(root, done, "baseline", notes)
     if failures:
         msg = f"{len(failures)} runs failed, the others are compared in {report}: {failures[0][0]}: {failures[0][1]}"
@@ -198,14 +200,13 @@ def _same_as_before(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _make_all_maps(
     study: Study,
+    records: Sequence[Mapping[str, Any]],
     guides: Sequence[str],
-    own: Mapping[str, Any],
     of_guides: Mapping[str, Mapping[str, Any]],
     configs: Sequence[str],
     by_fold: bool,
 ) -> list[tuple[str, str]]:
     """Train guides and write their maps, as far as they are not there; return what failed."""
-    records = load_datalist(study.dataset_dir, "training", str(own.get("data_spec", "auto")), 3)
     jobs = []
     for guide, fold in product(guides, range(study.folds) if by_fold else (None,)):
         if _has_maps(records, study.maps_of(fold), guide):

@@ -299,6 +299,7 @@ class TestExperiment:
             ({"overrides": {"nsa.fold": "5"}}, "The experiment sets nsa.fold itself"),
             ({"strategies": ["DGA"]}, "strategy must be one of .*Did you mean 'DAG'"),
             ({"folds": 1}, "folds must be"),
+            ({"folds": 5}, "number of patients for 5 folds must be at least 5, got 4"),
             ({"seeds": 0}, "seeds must be"),
             ({"guides": ["resad"]}, "4 of 4 cases have no map in .*resad"),
             ({"overrides": {"max_epoch": "1"}}, "no 'max_epoch' to override. Did you mean 'max_epochs'"),
