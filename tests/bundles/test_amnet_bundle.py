@@ -135,7 +135,7 @@ def test_evaluation(data, amnet, model, tmp_path):
     assert "None of the 1 cases has a label to be judged by" in chain(caught.value)
     places["section"] = "training"
     amnet(["train", "evaluate"], **places, output_dir=tmp_path)
-    text = (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "4 volumes, 16 B-scans" in text
     assert [row["class"] for row in read_csv(tmp_path / "summary.csv")] == ["IRF", "SRF", "PED", "lesions"]
     true = {(row["case"], row["class"]): float(row["true_mm3"]) for row in read_csv(tmp_path / "volumes.csv")}
@@ -240,8 +240,8 @@ class TestExperiment:
         rows = {row["method"]: row for row in read_csv(out / "comparison.csv")}
         assert list(rows) == ["baseline", "DAG nsa", "AMNet"]
         assert (out / "comparison.png").stat().st_size > 5000
-        assert "1 seeds x 2 folds" in report.read_text()
-        assert "The guides were trained once" in report.read_text()
+        assert "1 seeds x 2 folds" in report.read_text(encoding="utf-8")
+        assert "The guides were trained once" in report.read_text(encoding="utf-8")
         for fold in range(2):
             assert (out / "runs" / "DAG_nsa" / "seed0" / f"fold{fold}" / "eval" / "report.md").is_file()
         runs = out / "runs" / "AMNet" / "seed0"
@@ -268,7 +268,7 @@ class TestExperiment:
         (run / "model.pt").write_bytes(b"no weights")
         with pytest.raises(RuntimeError, match="1 runs failed, the others are compared in .*evaluation of AMNet"):
             run_amnet(data, tmp_path / "out", **options)
-        assert "Failed: evaluation of AMNet" in (tmp_path / "out" / "report.md").read_text()
+        assert "Failed: evaluation of AMNet" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
         (run / "eval").mkdir(exist_ok=True)
         (run / "eval" / "report.md").touch()
         (run / "eval" / "failures.csv").touch()  # a report without all cases is not done
@@ -287,7 +287,7 @@ class TestExperiment:
     def test_guides_by_fold(self, data, tmp_path):
         options = {"folds": 2, "guides": ["nsa"], "strategies": ["DAG"], "configs": ["smoke"], "guides_by_fold": True}
         report = run_amnet(data, tmp_path, **options, overrides={"max_epochs": "1", "swa_start": "null"})
-        assert "The guides were trained fold by fold" in report.read_text()
+        assert "The guides were trained fold by fold" in report.read_text(encoding="utf-8")
         for fold in range(2):
             assert len(list((tmp_path / "maps" / f"fold{fold}" / "nsa").rglob("*.nii.gz"))) == 4
             assert (tmp_path / "guides" / "nsa" / f"fold{fold}" / "nsa.pt").is_file()

@@ -95,7 +95,7 @@ def test_comparison(tmp_path):
     assert float(rows["DAG nsa"]["seed sd"]) == pytest.approx(0.1)
     assert float(rows["DAG nsa"]["false positives"]) == 1.5
     assert rows["IDAG nsa"]["IRF stars"] == rows["baseline"]["IRF stars"] == ""
-    text = report.read_text()
+    text = report.read_text(encoding="utf-8")
     assert f"| DAG nsa | {better.mean():.3f} ± 0.000 ** |" in text
     assert "- Failed: a run: broke" in text
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
