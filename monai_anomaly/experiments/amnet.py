@@ -139,7 +139,10 @@ def run_amnet(
     check_range(f"number of patients for {folds} folds", len({str(record["patient"]) for record in records}), folds)
     wanted = ["baseline", *(name for name in STRATEGIES if name in strategies and name != "baseline")]
     study = Study(Path(dataset_dir), root, Path(maps_dir) if maps_dir is not None else root / "maps", folds)
-    _same_as_before(root / "experiment.json", {"dataset_dir": str(dataset_dir), "folds": folds, "overrides": own})
+    settings = {"dataset_dir": str(dataset_dir), "folds": folds, "configs": list(configs), "overrides": own}
+    settings |= {"maps_dir": str(study.maps), "guides_by_fold": guides_by_fold}
+    settings |= {f"overrides of {guide}": values for guide, values in of_guides.items()}
+    _same_as_before(root / "experiment.json", settings)
     failures: list[tuple[str, str]] = []
     if any(STRATEGIES[name][1] for name in wanted):
         failures += _make_all_maps(study, records, guides, of_guides, configs, guides_by_fold)
@@ -187,15 +190,17 @@ def _split(overrides: Mapping[str, Any], guides: Sequence[str]) -> tuple[dict[st
 
 
 def _same_as_before(file: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of an experiment, or compare them with those it was begun with."""
+    """Note the settings of an experiment, or compare them with those it was begun with; guides may be added."""
     now = json.loads(json.dumps(settings, default=str))
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
-    other = [name for name in now if before.get(name) != now[name]]
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    other = [name for name in now if name in before and before[name] != now[name]]
     if other:
         listed = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
         msg = f"{file.parent} holds an experiment with other settings: {listed}. Choose another --out."
         raise ValueError(msg)
-    write_atomically(file, lambda path: path.write_text(json.dumps(now, indent=4) + "\n", encoding="utf-8"))
+    write_atomically(
+        file, lambda path: path.write_text(json.dumps({**before, **now}, indent=4) + "\n", encoding="utf-8")
+    )
 
 
 def _make_all_maps(

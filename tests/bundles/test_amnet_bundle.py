@@ -276,6 +276,11 @@ class TestExperiment:
             run_amnet(data, tmp_path / "out", **options)
         with pytest.raises(ValueError, match="holds an experiment with other settings: overrides was"):
             run_amnet(data, tmp_path / "out", **{**options, "overrides": {"max_epochs": "2"}})
+        for other in ({"configs": []}, {"overrides": {**options["overrides"], "nsa.num_patches": "1"}}):
+            with pytest.raises(
+                ValueError, match="holds an experiment with other settings: (configs|overrides of nsa) was"
+            ):
+                run_amnet(data, tmp_path / "out", **{**options, **other})
 
     def test_trains_the_guide_through_the_command(self, data, tmp_path, capsys):
         arguments = ["experiment", "amnet", "--dataset_dir", str(data), "--out", str(tmp_path / "out"), "--folds", "2"]
