@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_anomaly.networks.blocks import fuse_batch_norm
+from monai_anomaly.networks.blocks.lr_aspp import TwoSkipDecoder
 from monai_anomaly.networks.nets import AttentionMobileNet, MobileNetV3Segmenter
 
 FORMS = json.loads((Path(__file__).parent / "torchvision_state_dicts.json").read_text())
@@ -69,6 +70,34 @@ def test_direct_guidance_starts_as_the_baseline():
         assert torch.equal(guided(torch.cat((image, torch.rand(2, 1, 48, 64)), 1)), baseline(image))
     guided(torch.cat((image, image), 1)).sum().backward()
     assert guided.backbone[0][0].weight.grad[:, 1].any()  # and it can learn
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_decoder_is_its_layers_one_after_the_other(layout, fused):
+    torch.manual_seed(0)
+    decoder = TwoSkipDecoder(4, 6, 20, filters=16).eval()
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+    features = [torch.rand(2, *shape, requires_grad=True) for shape in ((4, 24, 28), (6, 11, 14), (20, 3, 4))]
+    used = (fuse_batch_norm(decoder) if fused else decoder)(*(f.to(memory_format=layout) for f in features))
+
+    def enlarged(x, like):
+        return torch.nn.functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+
+    fine, coarse, deep = features
+    expected = decoder.up1(decoder.cbr(deep) * decoder.scale(deep))
+    expected = decoder.up2(torch.cat((enlarged(expected, coarse), decoder.coarse(coarse)), 1))
+    expected = decoder.up3(torch.cat((enlarged(expected, fine), decoder.fine(fine)), 1))
+    torch.testing.assert_close(used, expected)
+    weights = torch.rand_like(expected)
+    wanted = torch.autograd.grad((weights * expected).sum(), features, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad((weights * used).sum(), features, retain_graph=True), wanted)
+    if not fused:
+        layers = [decoder.fine.weight, decoder.up3[0].weight, decoder.up2[1].weight]
+        wanted = torch.autograd.grad((weights * expected).sum(), layers)
+        torch.testing.assert_close(torch.autograd.grad((weights * used).sum(), layers), wanted)
 
 
 class TestAttention:
