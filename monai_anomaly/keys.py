@@ -23,3 +23,12 @@ RECONSTRUCTION = "reconstruction"
 
 SEGMENTATION = "segmentation"
 """One class per pixel, (1, H, W) or (1, H, W, D)."""
+
+LESION_MAPS = "lesion_maps"
+"""One map per kind of lesion, (K, H, W) or (K, H, W, D), in [0, 1]."""
+
+PROBABILITIES = "probabilities"
+"""Of each class being in an image, (N,), or in each slice of a volume, (N, D)."""
+
+PRESENT = "present"
+"""Whether an image has each kind of lesion, (K,), or each slice of a volume, (K, D), 0 or 1."""

@@ -5,6 +5,7 @@ from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
 from .datalist import build_datalist, label_rules, load_datalist, write_datalist
 from .folds import balanced_folds, count_label_pixels, fold_of_lesions
+from .image_labels import label_source, only_healthy, with_image_labels
 from .maps import with_maps
 from .readers import ImageFileReader
 from .registration_pairs import RegistrationPairs
@@ -32,13 +33,16 @@ __all__ = [
     "hide_labels",
     "hold_out",
     "label_rules",
+    "label_source",
     "list_specs",
     "load_datalist",
     "load_sections",
     "load_spec",
     "load_textures",
+    "only_healthy",
     "reference_slices",
     "split_by_patient",
+    "with_image_labels",
     "with_labels",
     "with_maps",
     "write_atomically",

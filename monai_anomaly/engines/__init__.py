@@ -5,6 +5,7 @@ from .case_evaluator import CaseEvaluator
 from .ganomaly import GANomalyTrainer
 from .memory_bank_fitter import MemoryBankFitter
 from .reals import prepare_reals
+from .refinement import ClassTargets, RefinementTrainer, focus_mask
 from .registration import prepare_pair
 from .segmentation import prepare_guided
 from .selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
@@ -12,14 +13,17 @@ from .warmup_cosine import warmup_cosine
 
 __all__ = [
     "CaseEvaluator",
+    "ClassTargets",
     "CutHistogram",
     "CutReadings",
     "CutStep",
     "GANomalyTrainer",
     "MemoryBankFitter",
+    "RefinementTrainer",
     "SelectiveCutTrainer",
     "cut_readings",
     "cut_schedule",
+    "focus_mask",
     "kernel_penalty_groups",
     "prepare_guided",
     "prepare_pair",

@@ -1,9 +1,18 @@
 """How a network meets an image or a volume."""
 
 from .anomaly_map import AnomalyMapInferer
+from .grad_cam import LesionMapInferer, SmoothedGradCAM
 from .label_slices import LabelSliceInferer
 from .method import MethodInferer
 from .selective_cut import CutSliceInferer
 from .volume_slice import VolumeSliceInferer
 
-__all__ = ["AnomalyMapInferer", "CutSliceInferer", "LabelSliceInferer", "MethodInferer", "VolumeSliceInferer"]
+__all__ = [
+    "AnomalyMapInferer",
+    "CutSliceInferer",
+    "LabelSliceInferer",
+    "LesionMapInferer",
+    "MethodInferer",
+    "SmoothedGradCAM",
+    "VolumeSliceInferer",
+]

@@ -2,6 +2,7 @@
 
 from .curves import Curve, average_precision, balanced_accuracy, best_dice, roc_auc
 from .lesion_detection import LesionDetectionRateMetric, compare_masks, count_touched
+from .overlap_table import OverlapTable, confusion, confusion_by_threshold
 from .per_region_overlap import PerRegionOverlapMetric, per_region_overlap
 from .pixel_metrics import (
     BalancedAccuracyMetric,
@@ -18,6 +19,7 @@ __all__ = [
     "Curve",
     "LabeledScores",
     "LesionDetectionRateMetric",
+    "OverlapTable",
     "PerRegionOverlapMetric",
     "PixelAveragePrecisionMetric",
     "PixelROCAUCMetric",
@@ -27,6 +29,8 @@ __all__ = [
     "balanced_accuracy",
     "best_dice",
     "compare_masks",
+    "confusion",
+    "confusion_by_threshold",
     "count_touched",
     "per_region_overlap",
     "roc_auc",

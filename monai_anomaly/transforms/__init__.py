@@ -6,6 +6,7 @@ from .bruchs_membrane import estimate_bruchs_membrane, estimate_inner_surface
 from .calibrate import CalibrateAnomalyMap, CalibrateAnomalyMapd, calibrate_anomaly_map
 from .check_image import CheckImage, CheckImaged, check_image
 from .clahe import CLAHE, CLAHEd, clahe
+from .class_numbers import ClassNumbers, ClassNumbersd, class_numbers, present_classes
 from .clean_mask import ConfirmMask, ConfirmMaskd, OpenMask, OpenMaskd, confirm_mask, open_mask
 from .content_mask import background_value, content_mask
 from .field_of_view_mask import FieldOfViewMask, FieldOfViewMaskd, field_of_view_mask
@@ -20,6 +21,7 @@ from .peak_threshold import HistogramPeakThreshold, HistogramPeakThresholdd, his
 from .perlin import perlin_noise
 from .poisson_blend import RandPoissonBlend, RandPoissonBlendd, change_label
 from .poisson_solver import poisson_blend
+from .pseudo_label import MapsToPseudoLabel, MapsToPseudoLabeld, gate_maps, pseudo_label
 from .resize_images import resize_images
 from .retina_mask import RetinaMask, RetinaMaskd, retina_mask
 from .synthetic_lesion import RandSyntheticLesion, RandSyntheticLesiond, fusion_weights, perlin_mask, self_mix
@@ -36,6 +38,8 @@ __all__ = [
     "CalibrateAnomalyMapd",
     "CheckImage",
     "CheckImaged",
+    "ClassNumbers",
+    "ClassNumbersd",
     "ConfirmMask",
     "ConfirmMaskd",
     "FieldOfViewMask",
@@ -50,6 +54,8 @@ __all__ = [
     "LoadAnomalyMapd",
     "LoadLesionMask",
     "LoadLesionMaskd",
+    "MapsToPseudoLabel",
+    "MapsToPseudoLabeld",
     "MaskToOrgan",
     "MaskToOrgand",
     "OpenMask",
@@ -69,6 +75,7 @@ __all__ = [
     "change_label",
     "check_image",
     "clahe",
+    "class_numbers",
     "confirm_mask",
     "content_mask",
     "estimate_bruchs_membrane",
@@ -76,6 +83,7 @@ __all__ = [
     "field_of_view_mask",
     "fill_mask",
     "fusion_weights",
+    "gate_maps",
     "guided_filter",
     "histogram_peaks",
     "lesion_mask",
@@ -87,6 +95,8 @@ __all__ = [
     "perlin_mask",
     "perlin_noise",
     "poisson_blend",
+    "present_classes",
+    "pseudo_label",
     "resize_images",
     "retina_mask",
     "self_mix",

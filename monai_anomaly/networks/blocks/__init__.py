@@ -5,6 +5,7 @@ from .conv_stage import ConvStage
 from .fused import fuse_batch_norm
 from .healthy_calibration import HealthyCalibration
 from .k_center_greedy import k_center_greedy
+from .local_self_attention import LocalSelfAttention
 from .lr_aspp import LRASPPHead, TwoSkipDecoder
 from .memory_bank import MemoryBank
 from .mobilenet_v3 import MobileNetV3, load_mobilenet_weights
@@ -12,13 +13,14 @@ from .multi_level_features import MultiLevelFeatures
 from .nearest_neighbors import nearest_neighbors
 from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
 from .region_spatial_combination import RegionFilter, RegionSpatialCombination, SpatialSelfAttention
-from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, wide_resnet50_2
+from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, load_trunk_weights, wide_resnet50_2
 
 __all__ = [
     "AttentionGate",
     "ConvStage",
     "HealthyCalibration",
     "LRASPPHead",
+    "LocalSelfAttention",
     "MemoryBank",
     "MobileNetV3",
     "MultiLevelFeatures",
@@ -33,6 +35,7 @@ __all__ = [
     "k_center_greedy",
     "load_mobilenet_weights",
     "load_resnet_weights",
+    "load_trunk_weights",
     "nearest_neighbors",
     "sparse_random_projection",
     "wide_resnet50_2",

@@ -42,13 +42,13 @@ LAYOUTS = {  # file names end in the first eight digits of the file's SHA-256, w
 class _Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, in_channels: int, channels: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
         del width
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
@@ -61,11 +61,11 @@ class _Basic(nn.Module):
 class _Bottleneck(nn.Module):
     """A 3x3 convolution of ``width`` channels between two 1x1 ones, and a shortcut; the 3x3 strides."""
 
-    def __init__(self, in_channels: int, channels: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
@@ -91,46 +91,84 @@ class ResNet2d(nn.Module):
     Args:
         name: one of `LAYOUTS`; "wide_resnet50_2" doubles the inner width of "resnet50".
         in_channels: channels of the image, at least 1; other than 3 the first convolution is folded on loading.
-        num_classes: outputs of the last linear layer.
+        num_classes: outputs of the last linear layer; 0 for a network without it.
+        output_stride: of the last stage: 32, or 16 or 8 with dilated convolutions in place of the last strides.
+        width: factor of all widths; weights in torchvision's format are of 1.
 
     Shape:
         input (B, in_channels, H, W), output (B, num_classes).
 
     Raises:
-        ValueError: unknown name, or in_channels < 1.
+        ValueError: unknown name, in_channels < 1, another output_stride, or no width.
     """
 
-    def __init__(self, name: str = "wide_resnet50_2", in_channels: int = 3, num_classes: int = 1000) -> None:
+    def __init__(
+        self,
+        name: str = "wide_resnet50_2",
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        output_stride: int = 32,
+        width: float = 1.0,
+    ) -> None:
         super().__init__()
         layout = LAYOUTS[check_option("backbone", name, list(LAYOUTS))]
         check_range("in_channels", in_channels, 1)
+        check_option("output_stride", output_stride, (8, 16, 32))
+        check_range("width", width, 1 / 16)
         expansion = 4 if layout.bottleneck else 1
-        self.stage_channels = tuple(64 * 2**stage * expansion for stage in range(4))
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        stem, inner = int(64 * width), int(layout.width * width)
+        self.stage_channels = tuple(stem * 2**stage * expansion for stage in range(4))
+        self.conv1 = nn.Conv2d(in_channels, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         block = _Bottleneck if layout.bottleneck else _Basic
-        previous = 64
+        previous, dilation = stem, 1
         for stage, channels in enumerate(self.stage_channels):
-            layers = []
+            dilated = 4 * 2**stage > output_stride
+            layers: list[nn.Module] = []
             for index in range(layout.num_blocks[stage]):
-                stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(block(previous, channels, layout.width * 2**stage, stride))
+                stride = 2 if stage > 0 and index == 0 and not dilated else 1
+                layers.append(block(previous, channels, inner * 2**stage, stride, dilation))
                 previous = channels
+                dilation *= 2 if dilated and index == 0 else 1  # the first block still sees the denser grid's neighbors
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(previous, num_classes)
+        self.fc = nn.Linear(previous, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return class logits, (B, num_classes)."""
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the features of layer1 to layer4, at strides of 4, 8, 16 and 32 (or ``output_stride``)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        found = []
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
-        return self.fc(self.avgpool(x).flatten(1))
+            found.append(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class logits, (B, num_classes)."""
+        return self.fc(self.avgpool(self.stages(x)[-1]).flatten(1))
+
+
+def load_trunk_weights(trunk: ResNet2d, name: str, weights: str | Path, num_extra: int = 0) -> str:
+    """Load all but the last layer into a network of ``num_classes=0`` and return where the weights came from.
+
+    Args:
+        trunk: of width 1 and any output stride.
+        name: see `load_resnet_weights`.
+        weights: see `load_resnet_weights`.
+        num_extra: last input channels that are no picture: their weights stay as they are.
+    """
+    own = trunk.conv1.weight.detach()
+    whole = ResNet2d(name, own.shape[1] - num_extra)
+    provenance = load_resnet_weights(whole, name, weights)
+    state = {key: value for key, value in whole.state_dict().items() if not key.startswith("fc.")}
+    state["conv1.weight"] = torch.cat((state["conv1.weight"], own[:, own.shape[1] - num_extra :]), 1)
+    trunk.load_state_dict(state)
+    return provenance
 
 
 def wide_resnet50_2(in_channels: int = 3, num_classes: int = 1000) -> ResNet2d:

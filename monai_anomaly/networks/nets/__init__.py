@@ -1,7 +1,9 @@
 """Detectors and segmenters, one file per method."""
 
+from .agm import AGMClassifier
 from .amnet import AttentionMobileNet, MobileNetV3Segmenter
 from .ascnet import ASCDiscriminator, ASCNet
+from .deeplabv3plus import DeepLabV3Plus
 from .fanogan import FAnoGAN, FAnoGANCritic, FAnoGANEncoder, FAnoGANGenerator
 from .fluidregnet import FluidRegNet
 from .ganomaly import GANomaly, GANomalyDiscriminator, GANomalyGenerator
@@ -10,9 +12,11 @@ from .resad import ReSAD
 from .resynthdetect import ReconstructionAutoencoder, ReSynthDetect
 
 __all__ = [
+    "AGMClassifier",
     "ASCDiscriminator",
     "ASCNet",
     "AttentionMobileNet",
+    "DeepLabV3Plus",
     "FAnoGAN",
     "FAnoGANCritic",
     "FAnoGANEncoder",

@@ -1,0 +1,173 @@
+"""Which lesions an image has, told by a table or by the folder it lies in."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_anomaly.checks import check_directory, check_file, check_option, did_you_mean
+from monai_anomaly.keys import CASE, PRESENT
+
+SOURCES = ("auto", "table", "folders", "masks")
+TABLE = "labels.csv"
+_NAME_COLUMNS, _LIST_COLUMNS = ("image", "case", "file", "name"), ("labels", "label")
+
+
+def label_source(source: str, root: str | Path, table: str | Path | None = None) -> str:
+    """Return where image labels come from: "table", "folders" or "masks".
+
+    Args:
+        source: one of these, or "auto": the table where there is one, else the folders.
+        root: the data set's folder.
+        table: its CSV file, by default ``labels.csv`` in the root.
+
+    Raises:
+        ValueError: an unknown source.
+    """
+    check_option("image_labels", source, SOURCES)
+    if source != "auto":
+        return source
+    return "table" if table is not None or (check_directory("dataset_dir", root) / TABLE).is_file() else "folders"
+
+
+def with_image_labels(
+    records: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    root: str | Path,
+    source: str = "auto",
+    table: str | Path | None = None,
+    healthy_name: str = "NORMAL",
+    complete: bool = True,
+) -> list[dict[str, Any]]:
+    """Return the records, each with "present": 0 or 1 for every class.
+
+    A table has a row per image: its name or path in a column "image" (or the first), and either a column per class
+    holding 0 or 1, or one column "labels" with names of classes, ";" between them; a column "patient" is taken over.
+    Folders: the one an image lies in has the name of its class, or ``healthy_name``. "masks" leaves the records alone:
+    the label files tell.
+
+    Args:
+        records: each with "image" and "case".
+        class_names: of the lesions.
+        root: the data set's folder.
+        source: see `label_source`.
+        table: see `label_source`; a relative path is taken from the working directory, else from the root.
+        healthy_name: of healthy images, as a folder or in a table's list.
+        complete: every class has to be somebody's, as training needs it.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: the table has no such class; images without a label, all counted; a class that nobody has.
+    """
+    source = label_source(source, root, table)
+    if source == "masks":
+        return [dict(record) for record in records]
+    if source == "table":
+        told = _from_table(records, class_names, _table_file(root, table), healthy_name)
+    else:
+        told = _from_folders(records, class_names, healthy_name)
+    if complete:
+        for number, name in enumerate(class_names):
+            if not any(record[PRESENT][number] for record in told):
+                msg = f"None of the {len(told)} images has {name!r}; leave it out of class_names, or give images of it."
+                raise ValueError(msg)
+    return told
+
+
+def _table_file(root: str | Path, table: str | Path | None) -> Path:
+    file = Path(root) / TABLE if table is None else Path(table)
+    if not file.is_file() and (Path(root) / file).is_file():
+        file = Path(root) / file
+    return check_file("labels_file", file, f"pass a CSV file (--labels_file FILE), or put {TABLE} into dataset_dir.")
+
+
+def _from_table(
+    records: Sequence[Mapping[str, Any]], class_names: Sequence[str], file: Path, healthy_name: str
+) -> list[dict[str, Any]]:
+    with file.open(newline="", encoding="utf-8-sig") as handle:
+        rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(handle)]
+    if not rows:
+        msg = f"{file.name} has no rows; expected one per image."
+        raise ValueError(msg)
+    columns = list(rows[0])
+    name_column = next((c for c in _NAME_COLUMNS if c in columns), columns[0])
+    list_column = next((c for c in _LIST_COLUMNS if c in columns), None)
+    absent = [name for name in class_names if name not in columns]
+    if absent and (list_column is None or len(absent) < len(class_names)):
+        hint = did_you_mean(absent[0], columns)
+        msg = f"{file.name} has the columns {', '.join(columns)}; expected one for {absent[0]!r}.{hint}"
+        raise ValueError(msg)
+    by_name = {row[name_column]: row for row in rows}
+    found, missing = [], []
+    for record in records:
+        image = Path(record["image"])
+        names = (record[CASE], f"{record[CASE]}{image.suffix}", image.name, image.stem)
+        row = next((by_name[name] for name in names if name in by_name), None)
+        if row is None:
+            missing.append(record[CASE])
+            continue
+        present = (
+            _from_list(row[list_column], class_names, file, healthy_name)
+            if absent and list_column is not None
+            else [_flag(row[name], name, file) for name in class_names]
+        )
+        patient = {"patient": row["patient"]} if row.get("patient") else {}
+        found.append({**record, PRESENT: present, **patient})
+    if missing:
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        msg = f"{len(missing)} of {len(records)} images have no row in {file.name}: {shown}; add them."
+        raise ValueError(msg)
+    return found
+
+
+def _flag(value: str, name: str, file: Path) -> float:
+    if value not in {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}:
+        msg = f"{file.name} holds {value!r} under {name!r}; expected 0 or 1."
+        raise ValueError(msg)
+    return float(value in {"1", "1.0", "True", "true"})
+
+
+def _from_list(value: str, class_names: Sequence[str], file: Path, healthy_name: str) -> list[float]:
+    names = {name.strip() for name in re.split(r"[;,|]", value) if name.strip()}
+    unknown = sorted(names - set(class_names) - {healthy_name})
+    if unknown:
+        msg = (
+            f"{file.name} holds the label {unknown[0]!r}; expected {', '.join(class_names)} or {healthy_name}: "
+            f"add it to class_names.{did_you_mean(unknown[0], class_names)}"
+        )
+        raise ValueError(msg)
+    return [float(name in names) for name in class_names]
+
+
+def _from_folders(
+    records: Sequence[Mapping[str, Any]], class_names: Sequence[str], healthy_name: str
+) -> list[dict[str, Any]]:
+    folders = [Path(record["image"]).parent.name for record in records]
+    unknown = sorted(set(folders) - set(class_names) - {healthy_name})
+    if unknown:
+        msg = (
+            f"Images lie in folders {', '.join(map(repr, unknown[:5]))}; expected {', '.join(class_names)} or "
+            f"{healthy_name}: set class_names, or pass a table (--labels_file FILE)."
+            f"{did_you_mean(unknown[0], class_names)}"
+        )
+        raise ValueError(msg)
+    return [
+        {**record, PRESENT: [float(folder == name) for name in class_names]}
+        for record, folder in zip(records, folders, strict=True)
+    ]
+
+
+def only_healthy(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records that are not known to be abnormal.
+
+    Raises:
+        ValueError: none is left.
+    """
+    kept = [dict(record) for record in records if record.get("group") != "abnormal"]
+    if not kept:
+        msg = f"All {len(records)} cases are abnormal; healthy ones are learned from: pass another --dataset_dir."
+        raise ValueError(msg)
+    return kept

@@ -1,0 +1,75 @@
+"""A label file's gray values as the numbers of classes, and which classes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+from torch import Tensor
+
+
+def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
+    """Return 1 for the first value, 2 for the second, and so on, 0 for all others.
+
+    Args:
+        label: (1, ...), values of a label file.
+        values: of the classes, in their order (RESC: 191 SRF, 128 PED).
+
+    Shape:
+        output (1, ...), uint8.
+    """
+    plain = convert_to_tensor(label)
+    numbers = torch.zeros(plain.shape, dtype=torch.uint8, device=plain.device)
+    for number, value in enumerate(values, 1):
+        numbers[plain == value] = number
+    return numbers
+
+
+def present_classes(label: Tensor, num_classes: int) -> Tensor:
+    """Return which classes an image has, (K,), or each slice of a volume along its last axis, (K, D), 0 or 1.
+
+    Args:
+        label: (1, H, W) or (1, H, W, D), 0 for none, 1 to K.
+        num_classes: K.
+    """
+    plain = convert_to_tensor(label)[0]
+    numbers = torch.arange(1, num_classes + 1, device=plain.device).view(-1, *(1,) * plain.ndim)
+    return (plain == numbers).flatten(1, 2).any(1).float()
+
+
+class ClassNumbers(Transform):
+    """Array version of `class_numbers`, whose arguments it shares."""
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self.values = tuple(values)
+
+    def __call__(self, label: Tensor) -> Tensor:
+        """Return the numbers."""
+        return convert_to_dst_type(class_numbers(label, self.values), label, dtype=torch.uint8)[0]
+
+
+class ClassNumbersd(MapTransform):
+    """Dictionary version of `ClassNumbers`; ``present_key`` adds `present_classes`."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        values: Sequence[int],
+        present_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform, self.present_key = ClassNumbers(values), present_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with numbers."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform(result[key])
+            if self.present_key is not None:
+                result[self.present_key] = present_classes(result[key], len(self.transform.values))
+        return result
