@@ -7,6 +7,7 @@ from .datalist import build_datalist, label_rules, load_datalist, write_datalist
 from .folds import balanced_folds, count_label_pixels, fold_of_lesions
 from .image_labels import label_source, only_healthy, with_image_labels
 from .maps import with_maps
+from .pseudo_labels import with_pseudo_labels
 from .readers import ImageFileReader
 from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
@@ -45,6 +46,7 @@ __all__ = [
     "with_image_labels",
     "with_labels",
     "with_maps",
+    "with_pseudo_labels",
     "write_atomically",
     "write_datalist",
 ]

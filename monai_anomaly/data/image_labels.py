@@ -160,13 +160,13 @@ def _from_folders(
     ]
 
 
-def only_healthy(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records that are not known to be abnormal.
+def only_healthy(records: Sequence[Mapping[str, Any]], dimensions: int = 2) -> list[dict[str, Any]]:
+    """Return the images that are not known to be abnormal; of volumes all, whose slices are chosen later.
 
     Raises:
         ValueError: none is left.
     """
-    kept = [dict(record) for record in records if record.get("group") != "abnormal"]
+    kept = [dict(record) for record in records if dimensions == 3 or record.get("group") != "abnormal"]
     if not kept:
         msg = f"All {len(records)} cases are abnormal; healthy ones are learned from: pass another --dataset_dir."
         raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from .baselines import trivial_maps
 from .bootstrap import bootstrap_interval
+from .classification import classification_rows
 from .conformal import conformal_threshold, threshold_row
 from .map_evaluation import Case, MapEvaluation, Protocol
 from .mask_evaluation import MaskEvaluation
@@ -16,6 +17,7 @@ __all__ = [
     "Protocol",
     "SegmentationEvaluation",
     "bootstrap_interval",
+    "classification_rows",
     "conformal_threshold",
     "summarize",
     "threshold_row",

@@ -168,3 +168,44 @@ def save_label_figure(file: Path, picture: np.ndarray, columns: Mapping[str, np.
     patches = [Patch(color=colors(index), label=name) for index, name in enumerate(names)]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(names))
     save_figure(figure, file)
+
+
+def save_lesion_maps(
+    file: Path, picture: np.ndarray, maps: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]
+) -> None:
+    """Write a slice, each kind of lesion's map over it, and labels.
+
+    Args:
+        file: a PNG file.
+        picture: (H, W), any scale.
+        maps: (H, W) in [0, 1] by their titles, one per kind.
+        columns: labels (H, W) by their titles, 0 for none, kinds numbered as the maps.
+    """
+    gray = _gray_or_color(picture[..., None].astype(float))
+    figure, axes = new_figure(1 + len(maps) + len(columns), (3.4, 3.4 * picture.shape[0] / picture.shape[1] + 0.4))
+    for axis in axes:
+        axis.imshow(gray)
+        axis.set_axis_off()
+    for axis, (title, heat) in zip(axes[1:], maps.items(), strict=False):
+        axis.imshow(heat, cmap=_COLOR_MAP, vmin=0, vmax=1, alpha=0.2 + 0.6 * heat)
+        axis.set_title(title, fontsize=9)
+    colors = ListedColormap(_LABEL_COLORS[: max(1, len(maps))])
+    for axis, (title, labels) in zip(axes[1 + len(maps) :], columns.items(), strict=True):
+        shown = np.ma.masked_where((labels == 0) | (labels > len(maps)), labels)
+        axis.imshow(shown, cmap=colors, vmin=0.5, vmax=len(maps) + 0.5, alpha=0.55, interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    patches = [Patch(color=colors(index), label=name.split(",")[0]) for index, name in enumerate(maps)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(maps), fontsize=8)
+    save_figure(figure, file)
+
+
+def save_sweep(file: Path, thresholds: np.ndarray, lines: Mapping[str, np.ndarray], chosen: float) -> None:
+    """Write measures over thresholds, with the chosen one marked; the first line is drawn thick."""
+    figure, (axis,) = new_figure(1, (5.5, 4.0))
+    for number, (name, values) in enumerate(lines.items()):
+        axis.plot(thresholds, values, label=name, linewidth=2.2 if number == 0 else 1.0)
+    axis.axvline(chosen, color="0.5", linestyle=":", label=f"chosen: {chosen:.2f}")
+    axis.set(xlabel="threshold", ylabel="intersection over union", xlim=(0, 1))
+    axis.legend(fontsize=7)
+    axis.grid(alpha=0.3)
+    save_figure(figure, file)

@@ -21,13 +21,16 @@ class FailureReport:
     Args:
         output_dir: where the table goes.
         failures_of: what have ``failures`` instead of the engine: data sets without the cases that failed.
+        besides: what have ``failures`` beside these, and a length without them.
 
     Raises:
         RuntimeError: at the end of the run, if a case failed.
     """
 
-    def __init__(self, output_dir: str | Path, failures_of: Sequence[Any] | None = None) -> None:
-        self.failures_of = failures_of
+    def __init__(
+        self, output_dir: str | Path, failures_of: Sequence[Any] | None = None, besides: Sequence[Any] = ()
+    ) -> None:
+        self.failures_of, self.besides = failures_of, list(besides)
         self.file = Path(output_dir) / "failures.csv"
 
     def attach(self, engine: Engine) -> None:
@@ -36,7 +39,7 @@ class FailureReport:
 
     def __call__(self, engine: Engine) -> None:
         """Report."""
-        sources = [engine] if self.failures_of is None else self.failures_of
+        sources = [*([engine] if self.failures_of is None else self.failures_of), *self.besides]
         failures: list[tuple[str, str]] = list(dict.fromkeys(pair for source in sources for pair in source.failures))
         if not failures:
             self.file.unlink(missing_ok=True)
@@ -52,6 +55,7 @@ class FailureReport:
         total = engine.state.epoch_length
         if self.failures_of is not None:
             total = sum(map(len, self.failures_of)) + len(failures)
+        total += sum(len(source) + len(source.failures) for source in self.besides)
         counts = f"{len(failures)} of {total} cases failed, the others are done"
         msg = f"{counts}: {shown}{more}. All reasons: {self.file}"
         raise RuntimeError(msg)

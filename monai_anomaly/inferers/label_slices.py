@@ -16,7 +16,7 @@ from monai_anomaly.networks.blocks.fused import fuse_batch_norm
 
 
 class LabelSliceInferer(Inferer):
-    """Segment the slices of a volume and return labels, one byte per voxel.
+    """Segment an image, or the slices of a volume, and return labels, one byte per voxel.
 
     MONAI's SliceInferer keeps the logits of the whole volume, K floats per voxel; here a batch's logits become labels
     at once. Slices go in as channels-last batches, and with ``fuse`` through a copy of the network whose batch
@@ -29,10 +29,11 @@ class LabelSliceInferer(Inferer):
         min_in_plane_size: slices with a shorter side are refused: the axes are probably wrong.
 
     Shape:
-        volume (B, C, H, W, D), slices along the last axis; "segmentation" (B, 1, H, W, D), uint8.
+        image (B, C, H, W) or volume (B, C, H, W, D), slices along the last axis; "segmentation" (B, 1, H, W) or
+        (B, 1, H, W, D), uint8.
 
     Raises:
-        ValueError: not a volume, or slices too small.
+        ValueError: neither, or slices too small.
     """
 
     def __init__(
@@ -44,15 +45,17 @@ class LabelSliceInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the labels."""
-        if inputs.ndim != 5 or min(inputs.shape[2:4]) < self.min_in_plane_size:
+        if inputs.ndim not in (4, 5) or min(inputs.shape[2:4]) < self.min_in_plane_size:
             msg = (
-                f"LabelSliceInferer expects volumes (B, C, H, W, D) with slices of at least {self.min_in_plane_size} "
-                f"pixels a side, got {tuple(inputs.shape)}: check which axes are rows, A-scans and B-scans."
+                f"LabelSliceInferer expects (B, C, H, W) or (B, C, H, W, D) with slices of at least "
+                f"{self.min_in_plane_size} pixels a side, got {tuple(inputs.shape)}: check which axes are rows, "
+                "A-scans and B-scans."
             )
             raise ValueError(msg)
         if self.fuse and isinstance(network, nn.Module) and not network.training:
             network = fuse_batch_norm(network)
         plain = convert_to_tensor(inputs)
+        plain = plain[..., None] if inputs.ndim == 4 else plain
         labels = torch.empty((len(plain), 1, *plain.shape[2:]), dtype=torch.uint8, device=plain.device)
         with torch.autocast(plain.device.type, torch.bfloat16, enabled=self.amp and plain.device.type == "cpu"):
             for volume, out in zip(plain, labels, strict=True):
@@ -61,4 +64,5 @@ class LabelSliceInferer(Inferer):
                     batch = volume[..., part].movedim(-1, 0).contiguous(memory_format=torch.channels_last)
                     found = network(batch, *args, **kwargs).max(1).indices  # seven times as fast as argmax here
                     out[0, ..., part] = found.movedim(0, -1).to(torch.uint8)
+        labels = labels[..., 0] if inputs.ndim == 4 else labels
         return {SEGMENTATION: convert_to_dst_type(labels, inputs, dtype=torch.uint8)[0]}

@@ -23,7 +23,7 @@ def confusion(predicted: np.ndarray, true: np.ndarray, num_classes: int) -> np.n
         num_classes: K, without the background.
     """
     counted = true != IGNORED
-    pairs = true[counted].astype(np.int64) * (num_classes + 1) + predicted[counted]
+    pairs = true[counted].astype(np.int64) * (num_classes + 1) + predicted[counted].astype(np.int64)
     return np.bincount(pairs, minlength=(num_classes + 1) ** 2).reshape(1, num_classes + 1, num_classes + 1)
 
 

@@ -1,6 +1,7 @@
 """Transforms, each a pure function, an array class and a dictionary class."""
 
 from .anomaly_score import AnomalyScore, AnomalyScored, anomaly_score
+from .b_scan import GrayScan, GrayScand, b_scan_geometry, b_scan_loading
 from .brain_mask import BrainMask, BrainMaskd, brain_mask
 from .bruchs_membrane import estimate_bruchs_membrane, estimate_inner_surface
 from .calibrate import CalibrateAnomalyMap, CalibrateAnomalyMapd, calibrate_anomaly_map
@@ -46,6 +47,8 @@ __all__ = [
     "FieldOfViewMaskd",
     "FlattenToBruchsMembrane",
     "FlattenToBruchsMembraned",
+    "GrayScan",
+    "GrayScand",
     "GuidedFilter",
     "GuidedFilterd",
     "HistogramPeakThreshold",
@@ -69,6 +72,8 @@ __all__ = [
     "TissueClasses",
     "TissueClassesd",
     "anomaly_score",
+    "b_scan_geometry",
+    "b_scan_loading",
     "background_value",
     "brain_mask",
     "calibrate_anomaly_map",

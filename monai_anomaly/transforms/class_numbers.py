@@ -29,14 +29,16 @@ def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
     return numbers
 
 
-def present_classes(label: Tensor, num_classes: int) -> Tensor:
-    """Return which classes an image has, (K,), or each slice of a volume along its last axis, (K, D), 0 or 1.
+def present_classes(label: Tensor, num_classes: int, slice_axis: int = 2) -> Tensor:
+    """Return which classes an image has, (K,), or each slice of a volume, (K, D), 0 or 1.
 
     Args:
         label: (1, H, W) or (1, H, W, D), 0 for none, 1 to K.
         num_classes: K.
+        slice_axis: of volumes, the voxel axis that slices follow one another along.
     """
     plain = convert_to_tensor(label)[0]
+    plain = plain if plain.ndim == 2 else plain.movedim(slice_axis, -1)
     numbers = torch.arange(1, num_classes + 1, device=plain.device).view(-1, *(1,) * plain.ndim)
     return (plain == numbers).flatten(1, 2).any(1).float()
 
@@ -60,10 +62,12 @@ class ClassNumbersd(MapTransform):
         keys: KeysCollection,
         values: Sequence[int],
         present_key: str | None = None,
+        slice_axis: int = 2,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform, self.present_key = ClassNumbers(values), present_key
+        self.transform = ClassNumbers(values)
+        self.present_key, self.slice_axis = present_key, slice_axis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with numbers."""
@@ -71,5 +75,5 @@ class ClassNumbersd(MapTransform):
         for key in self.key_iterator(result):
             result[key] = self.transform(result[key])
             if self.present_key is not None:
-                result[self.present_key] = present_classes(result[key], len(self.transform.values))
+                result[self.present_key] = present_classes(result[key], len(self.transform.values), self.slice_axis)
         return result

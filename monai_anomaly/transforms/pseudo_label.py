@@ -18,13 +18,14 @@ from monai_anomaly.checks import check_range
 from monai_anomaly.keys import PRESENT
 
 
-def pseudo_label(maps: Tensor, threshold: float, present: Tensor | None = None) -> Tensor:
+def pseudo_label(maps: Tensor, threshold: float, present: Tensor | None = None, slice_axis: int = 2) -> Tensor:
     """Return argmax[tau, H_1, ..., H_K]: 0 where no map is above the threshold, else the number of the largest.
 
     Args:
         maps: (K, H, W) or (K, H, W, D), in [0, 1].
         threshold: tau, in [0, 1]: 1 gives background alone, 0 a lesion wherever a map is above 0.
         present: (K,) or (K, D), 0 for kinds that the image, or the slice, is known not to have; None for nothing known.
+        slice_axis: of volumes, the voxel axis that slices follow one another along.
 
     Shape:
         output (1, ...), uint8.
@@ -33,18 +34,21 @@ def pseudo_label(maps: Tensor, threshold: float, present: Tensor | None = None) 
         ValueError: a threshold beyond [0, 1].
     """
     check_range("threshold", threshold, 0, 1)
-    plain = gate_maps(maps, present)
+    plain = gate_maps(maps, present, slice_axis)
     highest, kind = plain.max(0, keepdim=True)
     return torch.where(highest > threshold, kind + 1, 0).to(torch.uint8)
 
 
-def gate_maps(maps: Tensor, present: Tensor | None) -> Tensor:
+def gate_maps(maps: Tensor, present: Tensor | None, slice_axis: int = 2) -> Tensor:
     """Return the maps, those of kinds that are not there 0; arguments as of `pseudo_label`."""
     plain = convert_to_tensor(maps)
     if present is None:
         return plain
     known = convert_to_tensor(present).to(plain)
-    return plain * (known.view(-1, 1, 1) if known.ndim == 1 else known[:, None, None])
+    shape = [len(plain), *(1,) * (plain.ndim - 1)]
+    if known.ndim == 2:
+        shape[slice_axis + 1] = known.shape[1]
+    return plain * known.reshape(shape)
 
 
 class MapsToPseudoLabel(Transform):
@@ -52,17 +56,18 @@ class MapsToPseudoLabel(Transform):
 
     Args:
         threshold: or a function that returns it, where it is not known before the run.
+        slice_axis: see `pseudo_label`.
     """
 
-    def __init__(self, threshold: float | Callable[[], float]) -> None:
+    def __init__(self, threshold: float | Callable[[], float], slice_axis: int = 2) -> None:
         if not callable(threshold):
             check_range("threshold", threshold, 0, 1)
-        self.threshold = threshold
+        self.threshold, self.slice_axis = threshold, slice_axis
 
     def __call__(self, maps: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the label."""
         threshold = self.threshold() if callable(self.threshold) else self.threshold
-        return convert_to_dst_type(pseudo_label(maps, threshold, present), maps, dtype=torch.uint8)[0]
+        return convert_to_dst_type(pseudo_label(maps, threshold, present, self.slice_axis), maps, dtype=torch.uint8)[0]
 
 
 class MapsToPseudoLabeld(MapTransform):
@@ -71,6 +76,7 @@ class MapsToPseudoLabeld(MapTransform):
     Args:
         keys: of the maps, one key.
         threshold: see `MapsToPseudoLabel`.
+        slice_axis: see `pseudo_label`.
         label_key: of the labels.
         present_key: of what is known to be there; None or a missing key for nothing.
         allow_missing_keys: see MONAI's MapTransform.
@@ -80,12 +86,14 @@ class MapsToPseudoLabeld(MapTransform):
         self,
         keys: KeysCollection,
         threshold: float | Callable[[], float],
+        slice_axis: int = 2,
         label_key: str = "pseudo_label",
         present_key: str | None = PRESENT,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform, self.label_key, self.present_key = MapsToPseudoLabel(threshold), label_key, present_key
+        self.transform = MapsToPseudoLabel(threshold, slice_axis)
+        self.label_key, self.present_key = label_key, present_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with labels added."""

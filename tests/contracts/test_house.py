@@ -133,10 +133,11 @@ OWN_TO_A_FILE = {
 def test_train_and_inference_say_the_same():
     """What two files of a bundle both say, they say alike; what a network sees and is, they both say."""
     for bundle in list_bundles():
-        staged = (bundle / "configs" / "train_localization.yaml").is_file()
+        names = ("train_localization", "train_segmenter", "train")  # of the stage that inference runs
+        train_name = next(n for n in names if (bundle / "configs" / f"{n}.yaml").is_file())
         train, inference = (
             yaml.safe_load((bundle / "configs" / f"{n}.yaml").read_text(encoding="ascii"))
-            for n in ("train_localization" if staged else "train", "inference")
+            for n in (train_name, "inference")
         )
         shared = (set(train) & set(inference)) - OWN_TO_A_FILE
         assert {"network_def", "network", "preprocessing", "in_channels", "image_size"} <= shared
