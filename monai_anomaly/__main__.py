@@ -49,23 +49,33 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", action="append", default=[], help="one more config to lay over, e.g. data_volume")
     run.set_defaults(function=_run)
 
-    experiment = commands.add_parser("experiment", help="a paper's experiment: tables and a figure", allow_abbrev=False)
-    experiment.add_argument("name", choices=("amnet",), help="stem of the paper's bundle")
-    experiment.add_argument("--dataset_dir", required=True, help="the labeled volumes")
-    experiment.add_argument("--out", required=True, help="folder of everything; a second start goes on there")
-    experiment.add_argument("--folds", type=int, default=5)
-    experiment.add_argument("--seeds", type=int, default=1, help="trainings of each")
-    experiment.add_argument("--guides", default="fanogan,nsa,fluidregnet", help="detectors, with commas between")
-    experiment.add_argument("--strategies", help="with commas between; all by default")
-    experiment.add_argument("--maps_dir", help="of maps that are there already")
-    experiment.add_argument(
-        "--guides_by_fold", action="store_true", help="train each guide on each fold's other patients"
-    )
-    experiment.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
-    experiment.set_defaults(function=_experiment)
-
+    _add_experiments(commands)
     _add_data_commands(commands)
     return parser
+
+
+def _add_experiments(commands: Any) -> None:
+    experiment = commands.add_parser("experiment", help="a paper's experiment: tables and a figure")
+    names = experiment.add_subparsers(dest="name", required=True)
+    amnet = names.add_parser("amnet", help="strategies of guidance times guides, cross-validated", allow_abbrev=False)
+    amnet.add_argument("--folds", type=int, default=5)
+    amnet.add_argument("--guides", default="fanogan,nsa,fluidregnet", type=_listed, help="detectors, commas between")
+    amnet.add_argument("--strategies", type=_listed, help="commas between; all by default")
+    amnet.add_argument("--maps_dir", help="of maps that are there already")
+    amnet.add_argument("--guides_by_fold", action="store_true", help="train each guide on each fold's other patients")
+    agm = names.add_parser("agm", help="Tables 4 to 7: modules, layers, heads, cams", allow_abbrev=False)
+    agm.add_argument("--healthy_dir", required=True, help="healthy images, for the generator")
+    agm.add_argument("--tables", default="modules", type=_listed, help="modules, layers, heads, cams: commas between")
+    for one in (amnet, agm):
+        one.add_argument("--dataset_dir", required=True, help="the labeled data")
+        one.add_argument("--out", required=True, help="folder of everything; a second start goes on there")
+        one.add_argument("--seeds", type=int, default=1, help="trainings of each")
+        one.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
+    experiment.set_defaults(function=_experiment)
+
+
+def _listed(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def _add_data_commands(commands: Any) -> None:
@@ -91,15 +101,16 @@ def _add_data_commands(commands: Any) -> None:
     phantoms.add_argument("modality", choices=("oct", "fundus", "brain_mri", "liver_ct"))
     phantoms.add_argument("--out", required=True, help="folder to write to")
     phantoms.add_argument("--num-healthy", type=int, default=6)
+    phantoms.add_argument("--num-train", type=int, default=40, help="of image_labels")
     phantoms.add_argument("--num-test", type=int, default=4)
     phantoms.add_argument("--difficulty", type=float, default=0.3, help="0 easy to 1 hard")
     phantoms.add_argument("--seed", type=int, default=0)
     phantoms.add_argument("--shape", type=int, nargs="+", help="of a case; volumes: A-scans, rows, B-scans for oct")
     phantoms.add_argument(
         "--layout",
-        choices=("folders", "retouch"),
+        choices=("folders", "retouch", "image_labels"),
         default="folders",
-        help="retouch: OCT with labeled fluids in num-test volumes",
+        help="retouch: OCT with labeled fluids in num-test volumes; image_labels: B-scans and labels.csv",
     )
     phantoms.set_defaults(function=_phantoms)
 
@@ -122,24 +133,16 @@ def _run(known: argparse.Namespace, rest: list[str]) -> None:
     workflow.finalize()
 
 
+_NOT_OF_EXPERIMENTS = ("debug", "command", "name", "function", "config")
+
+
 def _experiment(known: argparse.Namespace, rest: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     warnings.filterwarnings("ignore", module="ignite|monai")
     from monai_anomaly.experiments import EXPERIMENTS
 
-    options = {"strategies": known.strategies.split(",")} if known.strategies else {}
-    report = EXPERIMENTS[known.name](
-        known.dataset_dir,
-        known.out,
-        folds=known.folds,
-        guides=[guide for guide in known.guides.split(",") if guide],
-        seeds=known.seeds,
-        maps_dir=known.maps_dir,
-        configs=known.config,
-        overrides=_overrides(rest),
-        guides_by_fold=known.guides_by_fold,
-        **options,
-    )
+    options = {k: v for k, v in vars(known).items() if k not in _NOT_OF_EXPERIMENTS and v is not None}
+    report = EXPERIMENTS[known.name](**options, configs=known.config, overrides=_overrides(rest))
     sys.stdout.write(f"{report}\n")
 
 
@@ -215,14 +218,18 @@ def _check(known: argparse.Namespace, rest: list[str]) -> None:
 
 def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
     del rest
-    from monai_anomaly.data.phantoms import write_phantoms, write_retouch_layout
+    from monai_anomaly.data.phantoms import write_image_labels_layout, write_phantoms, write_retouch_layout
 
     shape = tuple(known.shape) if known.shape else None
-    if known.layout == "retouch":
+    if known.layout != "folders":
         if known.modality != "oct":
-            msg = f"The layout retouch is for oct, got {known.modality!r}."
+            msg = f"The layout {known.layout} is for oct, got {known.modality!r}."
             raise ValueError(msg)
-        write_retouch_layout(known.out, known.num_test, 0, known.num_healthy, known.difficulty, known.seed, shape)
+        if known.layout == "retouch":
+            write_retouch_layout(known.out, known.num_test, 0, known.num_healthy, known.difficulty, known.seed, shape)
+        else:
+            counts = (known.num_healthy, known.num_train, known.num_test)
+            write_image_labels_layout(known.out, *counts, known.difficulty, known.seed, shape)
         sys.stdout.write(f"{known.out}\n")
         return
     write_phantoms(

@@ -38,6 +38,7 @@ class ThresholdSweep:
         lesioned_only: judge images with a lesion alone, as the published code does.
         slice_axis: voxel axis that B-scans of a volume follow one another along.
         label_key: of the untouched labels, numbers of classes.
+        timed: whose ``seconds_per_image`` is noted, see `LesionMapInferer`.
 
     Raises:
         ValueError: a threshold or step out of range; in the end of a run, no image to choose by.
@@ -53,6 +54,7 @@ class ThresholdSweep:
         lesioned_only: bool = True,
         slice_axis: int = 2,
         label_key: str = "truth",
+        timed: Any = None,
     ) -> None:
         check_range("step", step, 0.001, 1)
         if threshold is not None:
@@ -63,7 +65,7 @@ class ThresholdSweep:
         self.tables = {name: OverlapTable(class_names, thresholds) for name in ("gated", "not gated")}
         self.first = "gated" if gated else "not gated"
         self.lesioned_only, self.slice_axis, self.label_key = lesioned_only, slice_axis, label_key
-        self.fixed = threshold is not None
+        self.fixed, self.timed = threshold is not None, timed
         self.failures: list[tuple[str, str]] = []
         self.num_cases = 0
 
@@ -113,7 +115,7 @@ class ThresholdSweep:
         if not first.num_images:
             msg = (
                 "No validation image has a labeled lesion: nothing to choose a threshold by; give labeled ones "
-                "(--section), or pass a threshold (--threshold 0.7)."
+                "(--validation_section, --fold), or pass a threshold (--threshold 0.7)."
             )
             raise ValueError(msg)
         if not self.fixed:
@@ -144,11 +146,14 @@ class ThresholdSweep:
     def rows(self) -> list[dict[str, Any]]:
         """Return the overlaps at the best threshold, or the given one, of either way."""
         rows = []
+        seconds = {"seconds_per_image": getattr(self.timed, "seconds_per_image", float("nan"))}
         for name, table in self.tables.items():
             index = table.best()
             if self.fixed:
                 index = int(np.abs(table.thresholds - self.threshold()).argmin())
-            rows += [{"maps": name, "threshold": table.thresholds[index], **row} for row in table.rows(index)]
+            rows += [
+                {"maps": name, "threshold": table.thresholds[index], **row, **seconds} for row in table.rows(index)
+            ]
         return rows
 
     def _sweep_rows(self) -> list[dict[str, Any]]:

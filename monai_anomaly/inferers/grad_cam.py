@@ -6,6 +6,7 @@ et al. 2024, Eq. 9 and 10.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -199,6 +200,12 @@ class LesionMapInferer(Inferer):
         check_range("outside", outside, 0, 1)
         check_range("sw_batch_size", sw_batch_size, 1)
         self.cam, self.num_classes, self.outside, self.sw_batch_size = cam, num_classes, outside, sw_batch_size
+        self._seconds, self._count = 0.0, 0
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Return what making the maps has cost so far, NaN before the first."""
+        return self._seconds / self._count if self._count else float("nan")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return maps and probabilities."""
@@ -208,13 +215,14 @@ class LesionMapInferer(Inferer):
             msg = f"LesionMapInferer expects (B, C, H, W) or (B, C, H, W, D), got {tuple(plain.shape)}."
             raise ValueError(msg)
         images = plain if plain.ndim == 4 else plain.movedim(-1, 1).flatten(0, 1)
-        maps, said = [], []
+        start, maps, said = time.perf_counter(), [], []
         for some in images.split(self.sw_batch_size):
             logits, found = self.cam.maps(some, self.num_classes)
             soft = self.outside + (1 - self.outside) * (some[:, -1:] > 0.5)
             maps.append(_to_unit(found * soft))
             said.append(logits.sigmoid())
         found, probabilities = torch.cat(maps), torch.cat(said)
+        self._seconds, self._count = self._seconds + time.perf_counter() - start, self._count + len(images)
         if plain.ndim == 5:
             found, probabilities = (
                 t.unflatten(0, (len(plain), plain.shape[-1])).movedim(1, -1) for t in (found, probabilities)

@@ -9,7 +9,13 @@ from .fundus import fundus_phantom
 from .liver_ct import liver_ct_phantom
 from .oct import oct_phantom
 from .phantom import Phantom
-from .write import write_adam_layout, write_idrid_layout, write_phantoms, write_retouch_layout
+from .write import (
+    write_adam_layout,
+    write_idrid_layout,
+    write_image_labels_layout,
+    write_phantoms,
+    write_retouch_layout,
+)
 
 __all__ = [
     "Phantom",
@@ -19,6 +25,7 @@ __all__ = [
     "oct_phantom",
     "write_adam_layout",
     "write_idrid_layout",
+    "write_image_labels_layout",
     "write_phantoms",
     "write_retouch_layout",
 ]

@@ -162,6 +162,48 @@ def write_retouch_layout(
     return root
 
 
+def write_image_labels_layout(
+    folder: str | Path,
+    num_healthy: int = 40,
+    num_train: int = 80,
+    num_test: int = 20,
+    difficulty: float = 0.3,
+    seed: int = 0,
+    shape: tuple[int, int] | None = None,
+) -> Path:
+    """Write OCT B-scans of two kinds of lesions, SRF and PED, as weak supervision has them; return the folder.
+
+    ``healthy`` for a generator; ``data/train/images`` with no, one or both kinds, which ``data/labels.csv`` tells; and
+    ``data/test/images``, with one or both, with ``data/test/labels`` in RESC's gray values, 191 and 128.
+
+    Args:
+        folder: to write to.
+        num_healthy: B-scans of the generator.
+        num_train: B-scans with image labels.
+        num_test: B-scans with labels.
+        difficulty: in [0, 1].
+        seed: the B-scans take this and the numbers after it.
+        shape: A-scans and rows of a B-scan.
+    """
+    root, (width, height) = Path(folder), shape or (128, 128)
+    combinations = (("SRF",), ("PED",), ("SRF", "PED"), ())
+    rows = [["image", "SRF", "PED"]]
+    parts = ["healthy"] * num_healthy + ["data/train/images"] * num_train + ["data/test/images"] * num_test
+    for number, part in enumerate(parts):
+        kinds: tuple[str, ...] = () if part == "healthy" else combinations[number % (3 if "test" in part else 4)]
+        phantom = oct_phantom((width, height, 3), kinds, difficulty, seed + number)
+        label = phantom.label[..., 1].T
+        write_picture(root / part / f"oct_{number:04d}.png", np.ascontiguousarray(phantom.image[..., 1].T))
+        values = {"SRF": 191, "PED": 128}
+        drawn = sum(np.where(label == phantom.kinds[kind], value, 0) for kind, value in values.items())
+        if "test" in part:
+            write_picture(root / "data/test/labels" / f"oct_{number:04d}.png", np.asarray(drawn, dtype=np.uint8))
+        if part != "healthy":
+            rows.append([f"oct_{number:04d}", *(str(int((drawn == value).any())) for value in values.values())])
+    _write_rows(root / "data" / "labels.csv", rows)
+    return root
+
+
 def write_mhd(file: Path, volume: np.ndarray, affine: np.ndarray) -> None:
     """Write an uint8 volume as a MetaImage header with its raw data beside it."""
     lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3, :3]  # NIfTI counts to the right and front, MetaImage to the left
