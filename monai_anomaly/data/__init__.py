@@ -8,7 +8,7 @@ from .folds import balanced_folds, count_label_pixels, fold_of_lesions
 from .image_labels import label_source, only_healthy, with_image_labels
 from .maps import with_maps
 from .pseudo_labels import with_pseudo_labels
-from .readers import ImageFileReader
+from .readers import BScanFolderReader, ImageFileReader, MatVolumeReader
 from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
@@ -18,10 +18,12 @@ from .writers import AtomicNibabelWriter, AtomicPILWriter, write_atomically
 __all__ = [
     "AtomicNibabelWriter",
     "AtomicPILWriter",
+    "BScanFolderReader",
     "CachedImages",
     "CaseDataset",
     "CutPairs",
     "ImageFileReader",
+    "MatVolumeReader",
     "RegistrationPairs",
     "SliceDataset",
     "balanced_folds",

@@ -197,16 +197,18 @@ def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[
     """Yield case names and files matching a pattern with one {case}, in the order of their paths."""
     suffixes = VOLUME_SUFFIXES if dimensions == 3 else IMAGE_SUFFIXES
     regex = re.compile(_as_regex(pattern))
-    # a pattern that ends in {case} means any image or volume file, or a folder of DICOM slices
+    # a pattern that ends in {case} means any image or volume file, or a folder of DICOM slices; one that goes on
+    # after it means what it says, a folder of B-scans as well
     free = pattern.endswith("{case}")
     for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
         match = regex.fullmatch(path.relative_to(folder).as_posix())
         if match is None or any(piece.startswith(".") for piece in path.relative_to(folder).parts):
             continue
-        if free and path.is_dir():
-            if dimensions == 3 and any(path.glob("*.dcm")):
+        if path.is_dir():
+            wanted = (".dcm",) if free else IMAGE_SUFFIXES
+            if dimensions == 3 and any(file.suffix.lower() in wanted for file in path.iterdir()):
                 yield match["case"], path
-        elif path.is_file() and suffix_of(path.name).lower() in suffixes:
+        elif path.is_file() and (not free or suffix_of(path.name).lower() in suffixes):
             yield match["case"], path
 
 
@@ -217,7 +219,9 @@ def _find_masks(patterns: dict[str, str], name: str, folder: Path) -> dict[str, 
         wanted = pattern.replace("{case}", re.sub(r"([*?\[])", r"[\1]", stem))
         if pattern.endswith("{case}"):  # the label may have another suffix than the image
             wanted += ".*"
-        path = next((p for p in sorted(folder.glob(wanted)) if suffix_of(p.name)), None)
+        path = next(
+            (p for p in sorted(folder.glob(wanted)) if suffix_of(p.name) or not pattern.endswith("{case}")), None
+        )
         if path is not None:
             found[kind] = path
     return found

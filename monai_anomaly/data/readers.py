@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from PIL import Image, UnidentifiedImageError
+from scipy.io import loadmat
 
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
 
@@ -74,3 +76,117 @@ def _read_array(path: Path) -> np.ndarray:
 
 def _unreadable(path: Path, reason: object) -> OSError:
     return OSError(f"{path.name} cannot be read ({reason}); expected a whole image file: copy or export it again.")
+
+
+class BScanFolderReader(ImageReader):
+    """Read a folder of pictures, one B-scan each and numbered by name, as a volume (A-scans, rows, B-scans).
+
+    So RESC keeps its volumes: ``<case>.img/1.bmp`` to ``128.bmp``. The order is that of the numbers, not of the text.
+    Of color the mean remains. Spacing is not in the files: the affine is the identity.
+
+    Raises:
+        ValueError: no pictures, names without numbers, a number missing or twice, or pictures of different sizes.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether it is a folder."""
+        return isinstance(filename, (str, Path)) and Path(filename).is_dir()
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Path:
+        """Return the folder; `get_data` opens it."""
+        del kwargs
+        return Path(str(data if isinstance(data, (str, Path)) else data[0]))
+
+    def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the array and its metadata."""
+        scans = [_gray(_read_array(path)) for path in _numbered(img)]
+        sizes = {scan.shape for scan in scans}
+        if len(sizes) > 1:
+            listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
+            msg = f"{img.name} holds pictures of different sizes ({listed}); expected B-scans of one volume."
+            raise ValueError(msg)
+        return _volume(np.stack([scan.T for scan in scans], axis=2), img)
+
+
+class MatVolumeReader(ImageReader):
+    """Read a field of a MATLAB file, (rows, A-scans, B-scans), as a volume (A-scans, rows, B-scans).
+
+    So Duke DME keeps its volumes: the field "images" of ``Subject_01.mat``, and its labels, "manualFluid1", which hold
+    a number per fluid and NaN where nobody labeled.
+
+    Args:
+        field: of the file.
+        labels: make it a label volume, uint8: 1 above 0, 0 else, 255 in B-scans that are NaN all over. Other NaN are 0.
+
+    Raises:
+        ValueError: no such field, or not a volume.
+    """
+
+    def __init__(self, field: str = "images", labels: bool = False) -> None:
+        super().__init__()
+        self.field, self.labels = field, labels
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether the name ends in .mat."""
+        return isinstance(filename, (str, Path)) and str(filename).lower().endswith(".mat")
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Path:
+        """Return the file; `get_data` opens it."""
+        del kwargs
+        return Path(str(data if isinstance(data, (str, Path)) else data[0]))
+
+    def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the array and its metadata."""
+        try:
+            content = loadmat(img, variable_names=[self.field])
+        except Exception as error:
+            msg = f"{img.name} cannot be read ({type(error).__name__}: {error}); expected a MATLAB file older than 7.3."
+            raise ValueError(msg) from error
+        array = content.get(self.field)
+        if array is None or array.ndim != 3:
+            came = "no such field" if array is None else f"{array.ndim} dimensions"
+            msg = f"{img.name}: expected a volume in the field {self.field!r}, got {came}."
+            raise ValueError(msg)
+        volume = np.asarray(array).transpose(1, 0, 2)
+        if self.labels:
+            unlabeled = np.isnan(volume.astype(float)).all((0, 1))
+            volume = (np.nan_to_num(volume.astype(float)) > 0).astype(np.uint8)
+            volume[..., unlabeled] = 255
+        return _volume(volume, img)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the pictures of a folder in the order of the numbers in their names."""
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    numbers = {path: re.findall(r"\d+", path.stem) for path in pictures}
+    nameless = [path.name for path, found in numbers.items() if not found]
+    if not pictures or nameless:
+        came = f"{nameless[0]!r}" if nameless else "no picture"
+        msg = f"{folder.name}: expected pictures numbered by name (1.bmp, 2.bmp, ...), got {came}."
+        raise ValueError(msg)
+    order = {path: int(found[-1]) for path, found in numbers.items()}
+    there = sorted(order.values())
+    whole = range(there[0], there[0] + len(there))
+    if there != list(whole):
+        wrong = sorted(set(whole) - set(there)) or [n for n in there if there.count(n) > 1]
+        msg = f"{folder.name}: B-scan {wrong[0]} is missing or there twice; expected each from {there[0]} on once."
+        raise ValueError(msg)
+    return sorted(pictures, key=order.__getitem__)
+
+
+def _gray(picture: np.ndarray) -> np.ndarray:
+    if picture.ndim == 2:
+        return picture
+    same = (picture == picture[..., :1]).all()
+    return picture[..., 0] if same else picture.mean(2, dtype=np.float32)
+
+
+def _volume(array: np.ndarray, file: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    return array, {
+        MetaKeys.AFFINE: np.eye(4),
+        MetaKeys.ORIGINAL_AFFINE: np.eye(4),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        "filename_or_obj": str(file),
+    }

@@ -12,7 +12,7 @@ from monai.utils import convert_to_tensor
 
 from monai_anomaly.evaluation.figures import save_lesion_maps
 from monai_anomaly.keys import CASE, LESION_MAPS, PROBABILITIES
-from monai_anomaly.metrics.overlap_table import IGNORED
+from monai_anomaly.transforms.class_numbers import IGNORED
 
 
 class LesionMapFigures:

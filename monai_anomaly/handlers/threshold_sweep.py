@@ -93,9 +93,9 @@ class ThresholdSweep:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             self.num_cases += 1
             for maps, true in self._images(convert_to_tensor(output[LESION_MAPS]), item[self.label_key]):
-                if self.lesioned_only and not np.isin(true, range(1, len(self.names) + 1)).any():
-                    continue
                 present = present_classes(true[None], len(self.names))
+                if bool(present.isnan().any()) or (self.lesioned_only and not present.any()):
+                    continue
                 for name, table in self.tables.items():
                     used = gate_maps(maps, present).numpy() if name == "gated" else maps
                     table.add(confusion_by_threshold(np.asarray(used), true, table.thresholds))

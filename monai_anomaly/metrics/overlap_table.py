@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-IGNORED = 255
-"""A label of pixels that nothing is known of."""
+from monai_anomaly.transforms.class_numbers import IGNORED
 
 
 def confusion(predicted: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:

@@ -11,13 +11,17 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
+IGNORED = 255
+"""A label of pixels that nothing is known of."""
 
-def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
+
+def class_numbers(label: Tensor, values: Sequence[int], ignored: Sequence[int] = ()) -> Tensor:
     """Return 1 for the first value, 2 for the second, and so on, 0 for all others.
 
     Args:
         label: (1, ...), values of a label file.
         values: of the classes, in their order (RESC: 191 SRF, 128 PED).
+        ignored: values of pixels that nobody labeled; they become 255.
 
     Shape:
         output (1, ...), uint8.
@@ -26,11 +30,15 @@ def class_numbers(label: Tensor, values: Sequence[int]) -> Tensor:
     numbers = torch.zeros(plain.shape, dtype=torch.uint8, device=plain.device)
     for number, value in enumerate(values, 1):
         numbers[plain == value] = number
+    for value in ignored:
+        numbers[plain == value] = IGNORED
     return numbers
 
 
 def present_classes(label: Tensor, num_classes: int, slice_axis: int = 2) -> Tensor:
     """Return which classes an image has, (K,), or each slice of a volume, (K, D), 0 or 1.
+
+    NaN where no pixel is labeled.
 
     Args:
         label: (1, H, W) or (1, H, W, D), 0 for none, 1 to K.
@@ -40,18 +48,19 @@ def present_classes(label: Tensor, num_classes: int, slice_axis: int = 2) -> Ten
     plain = convert_to_tensor(label)[0]
     plain = plain if plain.ndim == 2 else plain.movedim(slice_axis, -1)
     numbers = torch.arange(1, num_classes + 1, device=plain.device).view(-1, *(1,) * plain.ndim)
-    return (plain == numbers).flatten(1, 2).any(1).float()
+    found = (plain == numbers).flatten(1, 2).any(1).float()
+    return torch.where((plain == IGNORED).flatten(0, 1).all(0), torch.nan, found)
 
 
 class ClassNumbers(Transform):
     """Array version of `class_numbers`, whose arguments it shares."""
 
-    def __init__(self, values: Sequence[int]) -> None:
-        self.values = tuple(values)
+    def __init__(self, values: Sequence[int], ignored: Sequence[int] = ()) -> None:
+        self.values, self.ignored = tuple(values), tuple(ignored)
 
     def __call__(self, label: Tensor) -> Tensor:
         """Return the numbers."""
-        return convert_to_dst_type(class_numbers(label, self.values), label, dtype=torch.uint8)[0]
+        return convert_to_dst_type(class_numbers(label, self.values, self.ignored), label, dtype=torch.uint8)[0]
 
 
 class ClassNumbersd(MapTransform):
@@ -61,12 +70,13 @@ class ClassNumbersd(MapTransform):
         self,
         keys: KeysCollection,
         values: Sequence[int],
+        ignored: Sequence[int] = (),
         present_key: str | None = None,
         slice_axis: int = 2,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = ClassNumbers(values)
+        self.transform = ClassNumbers(values, ignored)
         self.present_key, self.slice_axis = present_key, slice_axis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
