@@ -26,6 +26,7 @@ class Variant:
     """A row of a table: what its classifier and its maps differ by."""
 
     overlay: str | None = None
+    generator: bool = True
     refined: bool = True
     network: Mapping[str, Any] = field(default_factory=dict)
     maps: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +42,7 @@ _LAYERS += [["layer4", "E"], ["layer3", "layer4", "E"], ["layer2", "layer3", "la
 _LAYERS += [["layer1", "layer2", "layer3", "layer4", "E"]]
 TABLES: dict[str, dict[str, Variant]] = {
     "modules": {
-        "I base": Variant("ablation_1_base", refined=False),
+        "I base": Variant("ablation_1_base", generator=False, refined=False),
         "II + ADR": Variant("ablation_2_adr", refined=False),
         "III + ASAM": Variant("ablation_3_asam", refined=False),
         "IV + GMP": Variant(refined=False),
@@ -145,7 +146,7 @@ class _Study:
         here = {"dataset_dir": str(self.dataset_dir), "ckpt_dir": str(folder), "seed": seed, **variant.network}
         overlays = [variant.overlay] if variant.overlay else []
         stages = [
-            ("ganomaly", ["train_ganomaly"], healthy),
+            *([("ganomaly", ["train_ganomaly"], healthy)] if variant.generator else []),
             ("classifier", ["train_classifier", *overlays], {**here, "ganomaly_ckpt": str(generator / "ganomaly.pt")}),
             *([("refined", ["refine", *overlays], here)] if variant.refined else []),
         ]
@@ -182,6 +183,8 @@ def _write(study: _Study, tables: Sequence[str], seeds: int) -> Path:
     lines += ["labels tell which lesions are there, and each row has its own best threshold.", ""]
     for table in tables:
         rows = [_row(name, [study.result(v, seed) for seed in range(seeds)]) for name, v in TABLES[table].items()]
+        columns = dict.fromkeys(column for row in rows for column in row)
+        rows = [{column: row.get(column, float("nan")) for column in columns} for row in rows]  # of those that failed
         write_csv(study.root / f"{table}.csv", rows)
         lines += [f"## {table.capitalize()}", "", *markdown_table(rows), ""]
     lines += [f"- Failed: {name}: {reason}" for name, reason in study.failures]

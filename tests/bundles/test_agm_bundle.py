@@ -1,0 +1,351 @@
+"""The agm bundle through its real configs: the chain on pictures and volumes, tables, presets, resuming, bad input."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.transforms import LoadImage
+from PIL import Image
+
+from monai_anomaly.__main__ import main
+from monai_anomaly.data.phantoms import write_image_labels_layout, write_retouch_layout
+from monai_anomaly.experiments import run_agm
+from monai_anomaly.experiments.agm import TABLES
+from monai_anomaly.workflows import check_bundle, config_files, find_bundle
+
+SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
+ABLATIONS = ("ablation_1_base", "ablation_2_adr", "ablation_3_asam")
+VOLUMES = {"lesion_values": [2, 3], "other_values": [0, 1], "fold": 0, "num_folds": 2}
+
+
+def read_csv(file):
+    with file.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def chain(error):
+    """All messages of an error and its causes."""
+    found = []
+    while error is not None:
+        found.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " | ".join(found)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_image_labels_layout(tmp_path_factory.mktemp("weak"), 4, 8, 3, shape=(64, 96))
+
+
+@pytest.fixture(scope="module")
+def agm(run):
+    def go(configs, **override):
+        return run(configs, bundle="agm", **{key: str(value) for key, value in override.items()})
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def models(data, agm, tmp_path_factory):
+    """A folder with weights of every stage but the last."""
+    folder = tmp_path_factory.mktemp("agm_model")
+    agm(["train_ganomaly"], dataset_dir=data / "healthy", ckpt_dir=folder)
+    agm(["train_classifier"], dataset_dir=data / "data", ckpt_dir=folder)
+    agm(["refine"], dataset_dir=data / "data", ckpt_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labeled(data, agm, models, tmp_path_factory):
+    """The output of pseudo_labels.yaml."""
+    folder = tmp_path_factory.mktemp("agm_labels")
+    agm(["pseudo_labels"], dataset_dir=data / "data", ckpt_dir=models, output_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(data, agm, labeled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agm_segmenter")
+    agm(["train_segmenter"], dataset_dir=data / "data", labels_dir=labeled / "labels", ckpt_dir=folder)
+    return folder / "segmenter.pt"
+
+
+def test_the_phantoms_labels_agree(data):
+    rows = {row["image"]: row for row in read_csv(data / "data" / "labels.csv")}
+    assert len(rows) == 11
+    assert {(row["SRF"], row["PED"]) for row in rows.values()} == {("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")}
+    for file in (data / "data/test/labels").iterdir():
+        values = set(np.unique(np.array(Image.open(file))))
+        assert (191 in values, 128 in values) == (rows[file.stem]["SRF"] == "1", rows[file.stem]["PED"] == "1")
+
+
+def test_stages_leave_weights_and_tables(models):
+    for name in ("ganomaly", "classifier", "refined"):
+        assert len(read_csv(models / f"{name}_losses.csv")) == 2
+        assert (models / f"{name}_checkpoint.pt").is_file()
+    ganomaly, classifier, refined = (
+        torch.load(models / f"{name}.pt", weights_only=True) for name in ("ganomaly", "classifier", "refined")
+    )
+    first = "generator.encoder.0.weight"
+    assert torch.equal(ganomaly[first], classifier[first])  # frozen, and taken along
+    assert torch.equal(classifier[first], refined[first])
+    assert not torch.equal(classifier["backbone.conv1.weight"], refined["backbone.conv1.weight"])
+    assert classifier["backbone.conv1.weight"].shape[1] == 6
+
+
+def test_pseudo_labels_lie_on_each_pictures_grid(data, labeled):
+    files = sorted((labeled / "labels").rglob("*.png"))
+    assert len(files) == 8
+    told = {row["image"]: row for row in read_csv(data / "data" / "labels.csv")}
+    for file in files:
+        values = np.array(Image.open(file))
+        assert values.shape == (96, 64)
+        row = told[file.name.removesuffix("_pseudo_label.png")]
+        allowed = {0} | ({1} if row["SRF"] == "1" else set()) | ({2} if row["PED"] == "1" else set())
+        assert set(np.unique(values)) <= allowed
+    rows = read_csv(labeled / "overlap.csv")
+    assert {row["maps"] for row in rows} == {"gated", "not gated"}
+    assert [row["class"] for row in rows[:5]] == ["background", "SRF", "PED", "lesions", "all"]
+    assert float(rows[0]["seconds_per_image"]) > 0
+    sweep = read_csv(labeled / "sweep.csv")
+    assert len(sweep) == 22
+    best = max(float(row["mean_iou"]) for row in sweep if row["maps"] == "gated")
+    assert float(rows[4]["iou"]) == pytest.approx(best)
+    last = sweep[10]  # a threshold of 1: background alone
+    assert (last["threshold"], last["SRF_iou"]) == ("1.0", "0.0")
+    for name in ("sweep.png", "report.md", "probabilities.csv", "classification.csv"):
+        assert (labeled / name).stat().st_size > 100
+    assert len(list((labeled / "train").rglob("*_maps.png"))) == 8
+    assert len(list((labeled / "validation").rglob("*_maps.png"))) == 3
+
+
+def test_the_sweep_is_of_the_labels_it_writes(data, agm, models, labeled, tmp_path):
+    """Pseudo labels of the labeled images, at a given threshold, overlap as the sweep says."""
+    root = tmp_path / "data"
+    shutil.copytree(data / "data" / "test", root / "train")
+    shutil.copy(data / "data" / "labels.csv", root)
+    threshold = 0.3
+    places = {"dataset_dir": root, "ckpt_dir": models, "output_dir": tmp_path / "out"}
+    agm(["pseudo_labels"], **places, threshold=threshold)
+    both, union = np.zeros(3), np.zeros(3)
+    for file in sorted((root / "train" / "labels").iterdir()):
+        gray = np.array(Image.open(file))
+        true = np.select([gray == 191, gray == 128], [1, 2])
+        found = np.array(Image.open(tmp_path / f"out/labels/train/images/{file.stem}_pseudo_label.png"))
+        for number in range(3):
+            both[number] += ((true == number) & (found == number)).sum()
+            union[number] += ((true == number) | (found == number)).sum()
+    row = next(r for r in read_csv(labeled / "sweep.csv") if (r["maps"], r["threshold"]) == ("gated", "0.3"))
+    assert [float(row[f"{name}_iou"]) for name in ("background", "SRF", "PED")] == pytest.approx(list(both / union))
+
+
+def test_segmentations_lie_on_the_pictures_grid(data, agm, segmenter, tmp_path):
+    agm(["inference"], dataset_dir=data / "data", ckpt_path=segmenter, output_dir=tmp_path)
+    files = sorted(tmp_path.rglob("*_segmentation.png"))
+    assert len(files) == 3
+    assert all(np.array(Image.open(file)).shape == (96, 64) for file in files)
+    assert len(read_csv(tmp_path / "volumes.csv")) == 3
+    assert len(list(tmp_path.rglob("*_overlay.png"))) == 3
+    places = {"dataset_dir": data / "data", "ckpt_dir": segmenter.parent, "output_dir": tmp_path / "eval"}
+    agm(["train_segmenter", "evaluate"], **places)
+    rows = {row["class"]: row for row in read_csv(tmp_path / "eval" / "overlap.csv")}
+    assert float(rows["background"]["iou"]) > 0.3
+    assert set(rows) == {"background", "SRF", "PED", "lesions", "all"}
+
+
+def test_classification(data, agm, models, tmp_path):
+    places = {"dataset_dir": data / "data", "ckpt_dir": models, "output_dir": tmp_path, "section": "training"}
+    agm(["train_classifier", "evaluate_classifier"], **places)
+    rows = read_csv(tmp_path / "probabilities.csv")
+    assert len(rows) == 8
+    told = {row["image"]: row for row in read_csv(data / "data" / "labels.csv")}
+    assert all(float(row["SRF_present"]) == float(told[Path(row["case"]).name]["SRF"]) for row in rows)
+    assert [row["class"] for row in read_csv(tmp_path / "classification.csv")] == ["SRF", "PED", "mean"]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    return write_retouch_layout(tmp_path_factory.mktemp("weak_volumes"), 4, 1, 2, shape=(64, 96, 4), seed=3)
+
+
+def test_the_chain_on_volumes(volumes, agm, tmp_path):
+    places = {"dataset_dir": volumes, "ckpt_dir": tmp_path / "m", "output_dir": tmp_path / "out"}
+    agm(["train_ganomaly", "data_volume"], dataset_dir=volumes, ckpt_dir=tmp_path / "m")
+    for stage in ("train_classifier", "refine"):
+        agm([stage, "data_volume"], dataset_dir=volumes, ckpt_dir=tmp_path / "m", **VOLUMES)
+    agm(["pseudo_labels", "data_volume"], **places, **VOLUMES, axes=[1, 0, 2])
+    labels = sorted((tmp_path / "out" / "labels").rglob("*.nii.gz"))
+    assert len(labels) == 3
+    for file in labels:
+        case = file.relative_to(tmp_path / "out" / "labels").parent
+        image, found = LoadImage()(volumes / case / "oct.mhd"), nib.load(file)
+        true = LoadImage()(volumes / case / "reference.mhd").numpy()
+        assert found.shape == (64, 96, 4)
+        np.testing.assert_allclose(found.affine, image.affine.numpy(), atol=1e-6)
+        values = np.asarray(found.dataobj)
+        for index in range(4):  # a B-scan is labeled with what it has, alone
+            allowed = {0} | {n for n, value in ((1, 2), (2, 3)) if (true[..., index] == value).any()}
+            assert set(np.unique(values[..., index])) <= allowed
+    agm(["train_segmenter", "data_volume"], **places, fold=0, num_folds=2)
+    out = tmp_path / "seg"
+    agm(["inference", "data_volume"], dataset_dir=volumes, ckpt_path=tmp_path / "m/segmenter.pt", output_dir=out)
+    (file,) = out.rglob("*_segmentation.nii.gz")
+    assert nib.load(file).shape == (64, 96, 4)
+    agm(["train_segmenter", "data_volume", "evaluate"], **{**places, "output_dir": out}, **VOLUMES)
+    assert len(read_csv(out / "overlap.csv")) == 5
+
+
+@pytest.mark.parametrize("overlay", [*ABLATIONS, "published_code"])
+def test_presets(data, agm, models, tmp_path, overlay):
+    places = {"dataset_dir": data / "data", "ckpt_dir": tmp_path}
+    workflow = agm(["train_classifier", overlay], **places, ganomaly_ckpt=models / "ganomaly.pt")
+    network = workflow.parser.get_parsed_content("network_def")
+    assert (network.generator is None) == (overlay == ABLATIONS[0])
+    assert (network.attention is None) == (overlay in ABLATIONS[:2])
+    assert network.pooling == ("average" if overlay in ABLATIONS else "max")
+    agm(["refine", overlay], **places)
+    agm(["pseudo_labels", overlay], **places, output_dir=tmp_path / "out", threshold=0.5)
+    assert len(list((tmp_path / "out" / "labels").rglob("*.png"))) == 8
+    assert not (tmp_path / "out" / "sweep.csv").exists()
+
+
+@pytest.mark.parametrize("stage", ["ganomaly", "classifier", "refined", "segmenter"])
+def test_interrupted_trainings_go_on(data, agm, models, labeled, tmp_path, stage):
+    configs = {"ganomaly": "train_ganomaly", "classifier": "train_classifier", "refined": "refine"}
+    places = {"dataset_dir": data / ("healthy" if stage == "ganomaly" else "data"), "ckpt_dir": tmp_path}
+    if stage == "segmenter":
+        places["labels_dir"] = labeled / "labels"
+    else:
+        shutil.copytree(models, tmp_path, dirs_exist_ok=True)
+        (tmp_path / f"{stage}.pt").unlink()
+        (tmp_path / f"{stage}_checkpoint.pt").unlink()
+    config = configs.get(stage, "train_segmenter")
+    agm([config], **places, max_epochs=1)
+    agm([config], **places, max_epochs=2, resume=True)
+    assert [row["epoch"] for row in read_csv(tmp_path / f"{stage}_losses.csv")] == ["1", "2"]
+    assert (tmp_path / f"{stage}.pt").is_file()
+
+
+def test_properties_and_zoo_checks(data, labeled, segmenter):
+    for configs, kind, weights in (
+        (["train_segmenter"], "train", {"ckpt_dir": str(segmenter.parent), "labels_dir": str(labeled / "labels")}),
+        (["inference"], "infer", {"ckpt_path": str(segmenter)}),
+    ):
+        files = config_files(find_bundle("agm"), [*configs, "smoke"])
+        places = {"dataset_dir": str(data / "data"), **weights}
+        workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **places)
+        workflow.initialize()
+        assert not workflow.check_properties()
+        workflow.finalize()
+    assert len(check_bundle(find_bundle("agm"), SCHEMA)) == 4
+
+
+class TestExperiment:
+    def test_all_tables(self, data, tmp_path, capsys):
+        out = tmp_path / "out"
+        words = ["experiment", "agm", "--dataset_dir", str(data / "data"), "--healthy_dir", str(data / "healthy")]
+        words += ["--out", str(out), "--config", "smoke", "--tables", "modules,layers,cams", "--max_epochs", "1"]
+        assert main(words) == 0
+        assert capsys.readouterr().out.strip().endswith("report.md")
+        for table in ("modules", "layers", "cams"):
+            rows = read_csv(out / f"{table}.csv")
+            assert [row["row"] for row in rows] == list(TABLES[table])
+            assert all(row["seeds"] == "1" and float(row["mean_iou"]) > 0 for row in rows)
+        assert len(list((out / "runs").rglob("classifier.pt"))) == 4  # rows share trainings
+        before = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.pt")}
+        assert main(words) == 0
+        assert before == {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.pt")}
+
+    def test_bad_input(self, data, tmp_path):
+        places = {"dataset_dir": data / "data", "healthy_dir": data / "healthy", "configs": ["smoke"]}
+        with pytest.raises(ValueError, match="table must be one of"):
+            run_agm(out=tmp_path, tables=["module"], **places)
+        with pytest.raises(ValueError, match="no 'widht' to override. Did you mean 'width'"):
+            run_agm(out=tmp_path, overrides={"widht": "1"}, **places)
+        with pytest.raises(
+            RuntimeError,
+            match="4 runs failed: ganomaly of ablation_2_adr, seed 0: adversarial must be at least 0",
+        ):
+            run_agm(out=tmp_path, overrides={"ganomaly.adversarial_weight": "-1"}, **places)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("override", "reason"),
+        [
+            ({"class_names": "['SRF','PDE']"}, "expected one for 'PDE'. Did you mean 'PED'"),
+            ({"image_labels": "folders"}, "Images lie in folders 'images'; expected SRF, PED or NORMAL"),
+            ({"image_size": "[60, 60]"}, "image_size must be a power of two"),
+            ({"counterpart": "False"}, "pass a generator, or no attention"),
+            ({"ganomaly_ckpt": "none.pt"}, "does not exist"),
+            (
+                {"image_labels": "masks"},
+                "None of the 8 images has 'SRF'; leave it out of class_names",
+            ),
+            ({"fold": "9"}, "fold must be at least 0 and at most 4"),
+        ],
+    )
+    def test_classifier(self, data, agm, models, tmp_path, override, reason):
+        places = {"dataset_dir": data / "data", "ckpt_dir": tmp_path, "ganomaly_ckpt": models / "ganomaly.pt"}
+        with pytest.raises((RuntimeError, ValueError, OSError)) as caught:
+            agm(["train_classifier"], **{**places, **override})
+        assert reason in chain(caught.value)
+
+    def test_images_without_a_label_and_classes_nobody_has(self, data, agm, models, tmp_path):
+        root = tmp_path / "data"
+        shutil.copytree(data / "data", root)
+        rows = (root / "labels.csv").read_text(encoding="utf-8").splitlines()
+        places = {"dataset_dir": root, "ckpt_dir": tmp_path / "m", "ganomaly_ckpt": models / "ganomaly.pt"}
+        (root / "labels.csv").write_text("\n".join(rows[:-7]), encoding="utf-8")
+        with pytest.raises(RuntimeError) as caught:
+            agm(["train_classifier"], **places)
+        assert "4 of 8 images have no row in labels.csv" in chain(caught.value)
+        none = [rows[0], *(f"{row.split(',')[0]},1,0" for row in rows[1:])]
+        (root / "labels.csv").write_text("\n".join(none), encoding="utf-8")
+        with pytest.raises(RuntimeError) as caught:
+            agm(["train_classifier"], **places)
+        assert "None of the 8 images has 'PED'" in chain(caught.value)
+
+    def test_a_bad_image_does_not_take_the_others_along(self, data, agm, models, tmp_path):
+        root = tmp_path / "data"
+        shutil.copytree(data / "data", root)
+        (root / "train/images/oct_0004.png").write_bytes(b"no picture")
+        (root / "test/labels/oct_0012.png").write_bytes(b"")
+        with pytest.raises(RuntimeError):
+            agm(["pseudo_labels"], dataset_dir=root, ckpt_dir=models, output_dir=tmp_path / "out")
+        failed = {row["case"] for row in read_csv(tmp_path / "out" / "failures.csv")}
+        assert failed == {"train/images/oct_0004", "test/images/oct_0012"}
+        assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 7
+
+    def test_a_healthy_validation(self, data, agm, models, tmp_path):
+        root = tmp_path / "data"
+        shutil.copytree(data / "data", root)
+        shutil.rmtree(root / "test" / "labels")
+        with pytest.raises(RuntimeError) as caught:
+            agm(["pseudo_labels"], dataset_dir=root, ckpt_dir=models, output_dir=tmp_path / "out")
+        assert "No validation image has a labeled lesion" in chain(caught.value)
+
+    def test_labels_with_other_values(self, data, agm, segmenter, tmp_path):
+        root = tmp_path / "data"
+        shutil.copytree(data / "data", root)
+        for file in (root / "test" / "labels").iterdir():
+            Image.fromarray(np.full((96, 64), 7, np.uint8)).save(file)
+        with pytest.raises(RuntimeError):
+            agm(
+                ["train_segmenter", "evaluate"],
+                dataset_dir=root,
+                ckpt_dir=segmenter.parent,
+                output_dir=tmp_path / "out",
+            )
+        (row, *_) = read_csv(tmp_path / "out" / "failures.csv")
+        assert "The label holds 7, expected only 0, 128, 191, 255" in row["reason"]
+
+    def test_no_pseudo_labels(self, data, agm, tmp_path):
+        with pytest.raises(RuntimeError) as caught:
+            agm(["train_segmenter"], dataset_dir=data / "data", labels_dir=tmp_path, ckpt_dir=tmp_path / "m")
+        assert "None of the 8 cases has a pseudo label" in chain(caught.value)
