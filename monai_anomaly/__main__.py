@@ -102,6 +102,7 @@ def _add_data_commands(commands: Any) -> None:
     phantoms.add_argument("--out", required=True, help="folder to write to")
     phantoms.add_argument("--num-healthy", type=int, default=6)
     phantoms.add_argument("--num-train", type=int, default=40, help="of image_labels")
+    phantoms.add_argument("--lesions", nargs=2, default=("SRF", "PED"), help="two kinds, of image_labels")
     phantoms.add_argument("--num-test", type=int, default=4)
     phantoms.add_argument("--difficulty", type=float, default=0.3, help="0 easy to 1 hard")
     phantoms.add_argument("--seed", type=int, default=0)
@@ -229,7 +230,7 @@ def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
             write_retouch_layout(known.out, known.num_test, 0, known.num_healthy, known.difficulty, known.seed, shape)
         else:
             counts = (known.num_healthy, known.num_train, known.num_test)
-            write_image_labels_layout(known.out, *counts, known.difficulty, known.seed, shape)
+            write_image_labels_layout(known.out, *counts, known.difficulty, known.seed, shape, tuple(known.lesions))
         sys.stdout.write(f"{known.out}\n")
         return
     write_phantoms(

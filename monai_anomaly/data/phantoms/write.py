@@ -170,11 +170,13 @@ def write_image_labels_layout(
     difficulty: float = 0.3,
     seed: int = 0,
     shape: tuple[int, int] | None = None,
+    lesions: tuple[str, str] = ("SRF", "PED"),
 ) -> Path:
-    """Write OCT B-scans of two kinds of lesions, SRF and PED, as weak supervision has them; return the folder.
+    """Write OCT B-scans of two kinds of lesions as weak supervision has them; return the folder.
 
     ``healthy`` for a generator; ``data/train/images`` with no, one or both kinds, which ``data/labels.csv`` tells; and
-    ``data/test/images``, with one or both, with ``data/test/labels`` in RESC's gray values, 191 and 128.
+    ``data/test/images``, with one or both, with ``data/test/labels`` in RESC's gray values, 191 for the
+    first kind and 128 for the second.
 
     Args:
         folder: to write to.
@@ -184,17 +186,19 @@ def write_image_labels_layout(
         difficulty: in [0, 1].
         seed: the B-scans take this and the numbers after it.
         shape: A-scans and rows of a B-scan.
+        lesions: two kinds, see `oct_phantom`.
     """
     root, (width, height) = Path(folder), shape or (128, 128)
-    combinations = (("SRF",), ("PED",), ("SRF", "PED"), ())
-    rows = [["image", "SRF", "PED"]]
+    first, second = lesions
+    combinations = ((first,), (second,), (first, second), ())
+    rows = [["image", first, second]]
     parts = ["healthy"] * num_healthy + ["data/train/images"] * num_train + ["data/test/images"] * num_test
     for number, part in enumerate(parts):
         kinds: tuple[str, ...] = () if part == "healthy" else combinations[number % (3 if "test" in part else 4)]
         phantom = oct_phantom((width, height, 3), kinds, difficulty, seed + number)
         label = phantom.label[..., 1].T
         write_picture(root / part / f"oct_{number:04d}.png", np.ascontiguousarray(phantom.image[..., 1].T))
-        values = {"SRF": 191, "PED": 128}
+        values = {first: 191, second: 128}
         drawn = sum(np.where(label == phantom.kinds[kind], value, 0) for kind, value in values.items())
         if "test" in part:
             write_picture(root / "data/test/labels" / f"oct_{number:04d}.png", np.asarray(drawn, dtype=np.uint8))

@@ -42,13 +42,14 @@ LAYOUTS = {  # file names end in the first eight digits of the file's SHA-256, w
 class _Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilations: tuple[int, int]) -> None:
         super().__init__()
         del width
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
+        first, second = dilations
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, first, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, second, second, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
 
@@ -61,8 +62,9 @@ class _Basic(nn.Module):
 class _Bottleneck(nn.Module):
     """A 3x3 convolution of ``width`` channels between two 1x1 ones, and a shortcut; the 3x3 strides."""
 
-    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, in_channels: int, channels: int, width: int, stride: int, dilations: tuple[int, int]) -> None:
         super().__init__()
+        dilation = dilations[0]
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
@@ -129,9 +131,10 @@ class ResNet2d(nn.Module):
             layers: list[nn.Module] = []
             for index in range(layout.num_blocks[stage]):
                 stride = 2 if stage > 0 and index == 0 and not dilated else 1
-                layers.append(block(previous, channels, inner * 2**stage, stride, dilation))
+                before = dilation  # where a stride is left out, what comes after it is spread, not what had it
+                dilation *= 2 if dilated and index == 0 else 1
+                layers.append(block(previous, channels, inner * 2**stage, stride, (before, dilation)))
                 previous = channels
-                dilation *= 2 if dilated and index == 0 else 1  # the first block still sees the denser grid's neighbors
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(previous, num_classes) if num_classes else nn.Identity()
