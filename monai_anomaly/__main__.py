@@ -66,6 +66,7 @@ def _add_experiments(commands: Any) -> None:
     agm = names.add_parser("agm", help="Tables 4 to 7: modules, layers, heads, cams", allow_abbrev=False)
     agm.add_argument("--healthy_dir", required=True, help="healthy images, for the generator")
     agm.add_argument("--tables", default="modules", type=_listed, help="modules, layers, heads, cams: commas between")
+    agm.add_argument("--rows", type=_listed, help="of the tables, commas between; all by default")
     for one in (amnet, agm):
         one.add_argument("--dataset_dir", required=True, help="the labeled data")
         one.add_argument("--out", required=True, help="folder of everything; a second start goes on there")

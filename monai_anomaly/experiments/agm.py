@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def run_agm(
     out: str | Path,
     healthy_dir: str | Path,
     tables: Sequence[str] = ("modules",),
+    rows: Sequence[str] | None = None,
     seeds: int = 1,
     configs: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
@@ -80,6 +82,7 @@ def run_agm(
         out: folder of everything.
         healthy_dir: of the generator.
         tables: of `TABLES`.
+        rows: of these tables, to run now; all by default. Those that were run before are in the tables, too.
         seeds: trainings of each.
         configs: laid over all others.
         overrides: by id; "ganomaly.max_epochs", "refine.batch_size" and the like for one of the trainings.
@@ -88,7 +91,7 @@ def run_agm(
         Path of ``report.md``.
 
     Raises:
-        ValueError: an unknown table.
+        ValueError: an unknown table or row.
         RuntimeError: some runs failed; the others are in the tables.
     """
     root = check_writable("out", out)
@@ -97,10 +100,12 @@ def run_agm(
     check_range("seeds", seeds, 1)
     for table in tables:
         check_option("table", table, list(TABLES))
+    for row in rows or ():
+        check_option("row", row, [name for table in tables for name in TABLES[table]])
     study = _Study(Path(dataset_dir), Path(healthy_dir), root, configs, dict(overrides or {}))
     study.runs("").check(["train_ganomaly", "train_classifier", "refine", "pseudo_labels"])
-    rows = [(seed, table, name) for seed in range(seeds) for table in tables for name in TABLES[table]]
-    for seed, table, name in tqdm(rows, desc="rows", unit="row", disable=None):
+    todo = [(table, name) for table in tables for name in TABLES[table] if rows is None or name in rows]
+    for seed, (table, name) in tqdm(list(product(range(seeds), todo)), desc="rows", unit="row", disable=None):
         study.judge(TABLES[table][name], seed)
     report = _write(study, tables, seeds)
     if study.failures:
