@@ -47,6 +47,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/oct_geometry.py
 	$(BIN)/python benchmarks/poisson_blend.py
 	$(BIN)/python benchmarks/amnet.py
+	$(BIN)/python benchmarks/agm.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

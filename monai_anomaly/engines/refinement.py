@@ -79,7 +79,7 @@ class RefinementTrainer(SupervisedTrainer):
         self.cam, self.num_lesions, self.weights = cam, num_lesions, check_option("weights", weights, WEIGHTS)
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> dict[str, Any]:
-        images, targets = self.prepare_batch(batchdata, engine.state.device, engine.non_blocking)  # type: ignore[misc]
+        images, targets = self.prepare_batch(batchdata, engine.state.device, engine.non_blocking)
         engine.network.train()
         logits, maps = self.cam.maps(images, self.num_lesions)
         focus = focus_mask(maps, logits, self.weights)

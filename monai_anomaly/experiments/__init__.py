@@ -1,8 +1,11 @@
 """Experiments of papers as one command: trainings and evaluations that go on where they stopped, tables and figures."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from .agm import run_agm
 from .amnet import run_amnet
 
 __all__ = ["EXPERIMENTS", "run_agm", "run_amnet"]
 
-EXPERIMENTS = {"agm": run_agm, "amnet": run_amnet}
+EXPERIMENTS: dict[str, Callable[..., Path]] = {"agm": run_agm, "amnet": run_amnet}

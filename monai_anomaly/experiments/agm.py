@@ -204,12 +204,12 @@ def _row(name: str, results: Sequence[Path]) -> dict[str, Any]:
     done = [result / "overlap.csv" for result in results if (result / "overlap.csv").is_file()]
     for file in done:
         with file.open(newline="", encoding="utf-8") as handle:
-            rows = {row["class"]: row for row in csv.DictReader(handle) if row["maps"] == "gated"}
+            rows = {line["class"]: line for line in csv.DictReader(handle) if line["maps"] == "gated"}
         for title, column in (("mean_iou", "iou"), ("mean_dice", "dice"), ("over", "over"), ("under", "under")):
             found.setdefault(title, []).append(_number(rows["all" if column in ("iou", "dice") else "lesions"][column]))
-        for label, row in rows.items():
+        for label, line in rows.items():
             if label not in ("background", "lesions", "all"):
-                found.setdefault(f"{label}_iou", []).append(_number(row["iou"]))
+                found.setdefault(f"{label}_iou", []).append(_number(line["iou"]))
         found.setdefault("seconds_per_image", []).append(_number(rows["all"]["seconds_per_image"]))
     row: dict[str, Any] = {"row": name, "seeds": len(done)}
     for title, values in found.items():

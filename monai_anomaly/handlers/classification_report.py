@@ -54,9 +54,10 @@ class ClassificationReport:
         if not self.rows:
             return
         write_csv(self.folder / "probabilities.csv", self.rows)
-        pairs = np.stack([pair for pair in self.pairs if not np.isnan(pair).any()] or np.empty((0, 2, len(self.names))))
-        if not len(pairs):
+        known = [pair for pair in self.pairs if not np.isnan(pair).any()]
+        if not known:
             return
+        pairs = np.stack(known)
         rows = classification_rows(pairs[:, 0], pairs[:, 1], self.names, self.seed)
         write_csv(self.folder / "classification.csv", rows)
         text = "\n".join(["# Classification", "", *markdown_table(rows), "", "Accuracy and F1 at 0.5.", ""])

@@ -53,8 +53,8 @@ class OverlapReport:
             )
             planes = range(true.shape[self.slice_axis]) if true.ndim == 3 else [None]
             for index in planes:
-                pair = (found, true) if index is None else (a.take(index, self.slice_axis) for a in (found, true))
-                self.table.add(confusion(*pair, len(self.table.names) - 1))
+                ours, theirs = (a if index is None else a.take(index, self.slice_axis) for a in (found, true))
+                self.table.add(confusion(ours, theirs, len(self.table.names) - 1))
 
     def _finish(self, engine: Engine) -> None:
         if not self.table.num_images:

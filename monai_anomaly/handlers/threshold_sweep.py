@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
@@ -93,12 +94,12 @@ class ThresholdSweep:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             self.num_cases += 1
             for maps, true in self._images(convert_to_tensor(output[LESION_MAPS]), item[self.label_key]):
-                present = present_classes(true[None], len(self.names))
+                present = present_classes(torch.from_numpy(true)[None], len(self.names))
                 if bool(present.isnan().any()) or (self.lesioned_only and not present.any()):
                     continue
                 for name, table in self.tables.items():
-                    used = gate_maps(maps, present).numpy() if name == "gated" else maps
-                    table.add(confusion_by_threshold(np.asarray(used), true, table.thresholds))
+                    used = gate_maps(torch.from_numpy(maps), present).numpy() if name == "gated" else maps
+                    table.add(confusion_by_threshold(used, true, table.thresholds))
 
     def _images(self, maps: Any, truth: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield maps (K, H, W) and labels (H, W) of the image, or of each slice that has labels."""

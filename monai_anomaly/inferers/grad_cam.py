@@ -66,14 +66,14 @@ class SmoothedGradCAM(GradCAM):
                 raise ValueError(msg)
             known[name].register_forward_hook(self._begin_graph)
         check_range("batch_size", batch_size, 1)
-        hooked = ModelWithHooks(network, target_layers, register_forward=True)  # type: ignore[arg-type]
+        hooked = ModelWithHooks(network, target_layers, register_forward=True)
         super().__init__(hooked, target_layers[0])
         self.method = check_option("method", method, METHODS)
         self.passes = list(product(scales, (False, True))) if smooth else [(1.0, False)]
         self.num_unscaled, self.batch_size = num_unscaled, batch_size
         self._at_work = False
 
-    def compute_map(  # type: ignore[override]
+    def compute_map(
         self, x: Tensor, class_idx: int | None = None, retain_graph: bool = False, layer_idx: int = -1, **kwargs: Any
     ) -> Tensor:
         """Return one class's map of one layer as it is, (B, 1, h, w), as MONAI's class does."""
@@ -87,7 +87,7 @@ class SmoothedGradCAM(GradCAM):
         """Return the logits (B, N) of the images, and the maps (B, num_classes, H, W) of the first classes."""
         found, said = [], []
         with self._working():
-            for some in self._variants(images).split(self.batch_size):
+            for some in torch.split(self._variants(images), self.batch_size):
                 logits, activations, _ = self.nn_module(some)
                 raw = self._raw(logits, activations, range(num_classes))
                 layers = [
@@ -95,10 +95,10 @@ class SmoothedGradCAM(GradCAM):
                 ]
                 found.append(_to_unit(torch.stack(layers).mean(0)).detach())
                 said.append(logits.detach())
-        by_pass = torch.cat(found).unflatten(0, (len(self.passes), len(images)))
+        by_pass = torch.cat(found).reshape(len(self.passes), len(images), num_classes, *images.shape[2:])
         back = [one.flip(-1) if flip else one for one, (_, flip) in zip(by_pass, self.passes, strict=True)]
         plain = self.passes.index((1.0, False)) if (1.0, False) in self.passes else 0
-        return torch.cat(said).unflatten(0, (len(self.passes), len(images)))[plain], torch.stack(back).mean(0)
+        return torch.cat(said).reshape(len(self.passes), len(images), -1)[plain], torch.stack(back).mean(0)
 
     def _variants(self, images: Tensor) -> Tensor:
         """Return all passes' images, one pass after the other."""
@@ -174,7 +174,7 @@ def _first_component(features: Tensor) -> Tensor:
     direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=_EPS)
     found = (centered @ direction).transpose(1, 2)
     sign = (found * flat.sum(2)[:, None]).sum(2, keepdim=True).sign()
-    return (found * sign).unflatten(2, features.shape[2:])
+    return (found * sign).reshape(len(features), 1, *features.shape[2:])
 
 
 class LesionMapInferer(Inferer):
@@ -216,7 +216,7 @@ class LesionMapInferer(Inferer):
             raise ValueError(msg)
         images = plain if plain.ndim == 4 else plain.movedim(-1, 1).flatten(0, 1)
         start, maps, said = time.perf_counter(), [], []
-        for some in images.split(self.sw_batch_size):
+        for some in torch.split(images, self.sw_batch_size):
             logits, found = self.cam.maps(some, self.num_classes)
             soft = self.outside + (1 - self.outside) * (some[:, -1:] > 0.5)
             maps.append(_to_unit(found * soft))
@@ -225,6 +225,6 @@ class LesionMapInferer(Inferer):
         self._seconds, self._count = self._seconds + time.perf_counter() - start, self._count + len(images)
         if plain.ndim == 5:
             found, probabilities = (
-                t.unflatten(0, (len(plain), plain.shape[-1])).movedim(1, -1) for t in (found, probabilities)
+                t.reshape(len(plain), plain.shape[-1], *t.shape[1:]).movedim(1, -1) for t in (found, probabilities)
             )
         return {LESION_MAPS: convert_to_dst_type(found, inputs)[0], PROBABILITIES: probabilities}

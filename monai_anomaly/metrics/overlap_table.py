@@ -57,7 +57,7 @@ class OverlapTable:
         thresholds: at which the confusions are; (0,) for labels.
     """
 
-    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float] = (0.0,)) -> None:
+    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float] | np.ndarray = (0.0,)) -> None:
         self.names = ["background", *class_names]
         self.thresholds = np.asarray(thresholds, dtype=float)
         shape = (len(self.thresholds), len(self.names))

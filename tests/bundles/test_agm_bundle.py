@@ -265,8 +265,8 @@ class TestExperiment:
         places = {"dataset_dir": data / "data", "healthy_dir": data / "healthy", "configs": ["smoke"]}
         with pytest.raises(ValueError, match="table must be one of"):
             run_agm(out=tmp_path, tables=["module"], **places)
-        with pytest.raises(ValueError, match="no 'widht' to override. Did you mean 'width'"):
-            run_agm(out=tmp_path, overrides={"widht": "1"}, **places)
+        with pytest.raises(ValueError, match="no 'wdth' to override. Did you mean 'width'"):
+            run_agm(out=tmp_path, overrides={"wdth": "1"}, **places)
         with pytest.raises(
             RuntimeError,
             match="4 runs failed: ganomaly of ablation_2_adr, seed 0: adversarial must be at least 0",

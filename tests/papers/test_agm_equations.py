@@ -288,8 +288,8 @@ class TestMaps:
         assert network.backbone.conv1.weight.grad.abs().sum() > 0
 
     def test_an_unknown_layer(self):
-        with pytest.raises(ValueError, match="no layer 'secnd'. Did you mean 'second'"):
-            SmoothedGradCAM(Pooled(), ["secnd"])
+        with pytest.raises(ValueError, match="no layer 'secnod'. Did you mean 'second'"):
+            SmoothedGradCAM(Pooled(), ["secnod"])
 
     def test_equations_11_and_12(self):
         maps, logits = torch.rand(2, 2, 5, 6), torch.randn(2, 3)

@@ -199,9 +199,11 @@ def write_image_labels_layout(
         label = phantom.label[..., 1].T
         write_picture(root / part / f"oct_{number:04d}.png", np.ascontiguousarray(phantom.image[..., 1].T))
         values = {first: 191, second: 128}
-        drawn = sum(np.where(label == phantom.kinds[kind], value, 0) for kind, value in values.items())
+        drawn = np.zeros_like(label)
+        for kind, value in values.items():
+            drawn[label == phantom.kinds[kind]] = value
         if "test" in part:
-            write_picture(root / "data/test/labels" / f"oct_{number:04d}.png", np.asarray(drawn, dtype=np.uint8))
+            write_picture(root / "data/test/labels" / f"oct_{number:04d}.png", drawn)
         if part != "healthy":
             rows.append([f"oct_{number:04d}", *(str(int((drawn == value).any())) for value in values.values())])
     _write_rows(root / "data" / "labels.csv", rows)

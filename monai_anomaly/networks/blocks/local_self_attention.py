@@ -5,6 +5,8 @@ Ramachandran et al. 2019, "Stand-alone self-attention in vision models"; Yang et
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,7 +74,8 @@ class LocalSelfAttention(nn.Module):
         bottom, right = -height % _TILE, -width % _TILE
         margins = (around, right + around, around, bottom + around)
         keys, values = (  # beyond the border the features are 0, not the projections
-            F.pad(F.conv2d(x, layer.weight), margins) + layer.bias[:, None, None] for layer in (self.key, self.value)
+            F.pad(F.conv2d(x, layer.weight), margins) + cast("Tensor", layer.bias)[:, None, None]
+            for layer in (self.key, self.value)
         )
         queries = self.query(x)
         if self.reading == "published_code":
@@ -85,14 +88,14 @@ class LocalSelfAttention(nn.Module):
         side = _TILE + self.kernel_size - 1
         q, k, v = self._tiles(queries, _TILE), self._tiles(keys, side), self._tiles(values, side)
         scores = q.transpose(-1, -2) @ k  # (B, tiles, heads, T^2, side^2)
-        scores = scores.unflatten(-1, (side, side)).unflatten(-3, (_TILE, _TILE))
-        by_row, by_column = q.unflatten(-1, (_TILE, _TILE)).chunk(2, dim=-3)
+        scores = scores.reshape(*scores.shape[:3], _TILE, _TILE, side, side)
+        by_row, by_column = q.reshape(*q.shape[:4], _TILE, _TILE).chunk(2, dim=-3)
         rows = torch.einsum("bthdij,hdk->bthjik", by_row, self.row_embedding)
         columns = torch.einsum("bthdij,hdk->bthijk", by_column, self.column_embedding)
         scores += _slide(rows).transpose(-2, -3)[..., None]  # (..., i, j, a, 1)
         scores += _slide(columns)[..., None, :]  # (..., i, j, 1, b)
         weights = scores.flatten(-2).flatten(-3, -2).softmax(-1)
-        found = (v @ weights.transpose(-1, -2)).unflatten(-1, (_TILE, _TILE))  # (B, tiles, heads, d, T, T)
+        found = v @ weights.transpose(-1, -2)  # (B, tiles, heads, d, T^2)
         across = queries.shape[3] // _TILE
         batch, tiles, heads, depth = found.shape[:4]
         found = found.reshape(batch, tiles // across, across, heads * depth, _TILE, _TILE)
@@ -102,7 +105,7 @@ class LocalSelfAttention(nn.Module):
         """Return (B, tiles, heads, d, side^2) of tiles that lie _TILE apart."""
         windows = x.unfold(2, side, _TILE).unfold(3, side, _TILE)  # (B, C, rows, columns, side, side)
         ordered = windows.permute(0, 2, 3, 1, 4, 5).flatten(1, 2).flatten(-2)
-        return ordered.unflatten(2, (self.num_heads, -1))
+        return ordered.reshape(*ordered.shape[:2], self.num_heads, -1, side * side)
 
     def _as_published(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return what the authors' code computes, windows being reshaped without moving their axes."""

@@ -211,7 +211,8 @@ def load_resnet_weights(network: ResNet2d, name: str, weights: str | Path, seed:
     if str(weights) == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network.load_state_dict(ResNet2d(name, network.conv1.in_channels, network.fc.out_features).state_dict())
+            num_classes = network.fc.out_features if isinstance(network.fc, nn.Linear) else 0
+            network.load_state_dict(ResNet2d(name, network.conv1.in_channels, num_classes).state_dict())
         logger.warning(
             "The features are untrained: weights='random' (seed %d). Read every figure with that in mind.",
             seed,
