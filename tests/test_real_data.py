@@ -174,3 +174,45 @@ def test_oct2017_through_the_amnet_bundle(real_data, run, tmp_path):
         membrane = estimate_bruchs_membrane(image)[torch.from_numpy(labels.any(1))].numpy()
         offsets = (first - membrane)[first > 0]  # where the crop does not begin above the image
         assert np.abs(offsets - np.median(offsets)).mean() < 2, file.name
+
+
+def test_weak_supervision_on_oct2017(real_data, run, tmp_path):
+    """The chain of agm from folders' names to label files, each on its picture's own grid."""
+    root = real_data / "OCT2017"
+    records = load_datalist(root, "training")
+    assert Counter(r["group"] for r in records) == {"normal": 18, "abnormal": 47}
+    few = tmp_path / "data" / "train"
+    for name in ("NORMAL", "CNV", "DME", "DRUSEN"):
+        (few / name).mkdir(parents=True)
+        for file in sorted((root / "train" / name).iterdir())[:2]:
+            (few / name / file.name).write_bytes(file.read_bytes())
+    places = {"dataset_dir": str(tmp_path / "data"), "ckpt_dir": str(tmp_path / "m")}
+    classes = {"class_names": "['CNV', 'DME', 'DRUSEN']", "lesion_values": "[1, 2, 3]"}
+    run(["train_ganomaly"], bundle="agm", **places)  # of the data set, the healthy ones alone
+    for stage in ("train_classifier", "refine"):
+        run([stage], bundle="agm", **places, **classes)
+    out = tmp_path / "out"
+    run(["pseudo_labels"], bundle="agm", **places, **classes, output_dir=str(out), threshold="0.7")
+    found = sorted((out / "labels").rglob("*.png"))
+    assert len(found) == 8
+    for number, name in enumerate(("NORMAL", "CNV", "DME", "DRUSEN")):
+        for file in (few / name).iterdir():
+            label = np.array(Image.open(out / "labels" / "train" / name / f"{file.stem}_pseudo_label.png"))
+            assert label.shape == np.array(Image.open(file)).shape[:2]
+            assert set(np.unique(label)) <= {0, number}
+
+
+def test_white_fill_is_no_retina_and_black(real_data):
+    from monai_anomaly.data import ImageFileReader
+    from monai_anomaly.transforms import b_scan_loading
+
+    loading = b_scan_loading(reader=ImageFileReader())
+    filled = 0
+    for record in load_datalist(real_data / "OCT2017", "training")[::8]:
+        loaded = loading({"image": record["image"]})
+        fill = fill_mask(loaded["raw"], 250)
+        filled += int(fill.any())
+        assert not loaded["image"][fill].any()
+        assert not loaded["retina"][fill].any()
+        assert 0.03 < float(loaded["retina"].mean()) < 0.6
+    assert filled > 2

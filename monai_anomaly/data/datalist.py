@@ -163,7 +163,8 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
         if part.get("masks") == "none":
             files = []
         relative = str(image.relative_to(folder))
-        case = relative.removesuffix(suffix_of(relative))
+        tail = part["image"].rpartition("{case}")[2]  # .mat, or .img of a folder, which no list of suffixes knows
+        case = relative.removesuffix(suffix_of(relative)).removesuffix(tail if "/" not in tail else "")
         patient = re.search(part["patient"], relative) if "patient" in part else None
         group = part["group"]
         yield {

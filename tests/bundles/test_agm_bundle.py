@@ -11,9 +11,10 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.transforms import LoadImage
 from PIL import Image
+from scipy.io import savemat
 
 from monai_anomaly.__main__ import main
-from monai_anomaly.data.phantoms import write_image_labels_layout, write_retouch_layout
+from monai_anomaly.data.phantoms import oct_phantom, write_image_labels_layout, write_retouch_layout
 from monai_anomaly.experiments import run_agm
 from monai_anomaly.experiments.agm import TABLES
 from monai_anomaly.workflows import check_bundle, config_files, find_bundle
@@ -198,6 +199,56 @@ def test_the_chain_on_volumes(volumes, agm, tmp_path):
     assert nib.load(file).shape == (64, 96, 4)
     agm(["train_segmenter", "data_volume", "evaluate"], **{**places, "output_dir": out}, **VOLUMES)
     assert len(read_csv(out / "overlap.csv")) == 5
+
+
+def test_resc_as_it_lies_on_disk(agm, tmp_path):
+    root, values = tmp_path / "data", {"SRF": 191, "PED": 128}
+    for number, part in enumerate(("training", "training", "validation")):
+        phantom = oct_phantom((64, 96, 3), ("SRF", "PED"), seed=number)
+        label = np.zeros_like(phantom.label)
+        for kind, value in values.items():
+            label[phantom.label == phantom.kinds[kind]] = value
+        base, case = root / f"Edema_{part}set", f"PC{number:03d}_cube_z"
+        for folder, volume in (
+            (f"original_images/{case}.img", phantom.image),
+            (f"label_images/{case}_labelMark", label),
+        ):
+            (base / folder).mkdir(parents=True)
+            for index in range(3):
+                picture = Image.fromarray(np.ascontiguousarray(volume[..., index].T))
+                picture.save(base / folder / f"{index + 1}.bmp")
+    places, overlays = {"dataset_dir": root, "ckpt_dir": tmp_path / "m"}, ["data_volume", "data_resc"]
+    for stage in ("train_ganomaly", "train_classifier", "refine"):
+        agm([stage, *overlays], **places, **({"keep": "all"} if stage == "train_ganomaly" else {}))
+    agm(["pseudo_labels", *overlays], **places, output_dir=tmp_path / "out")
+    assert len(list((tmp_path / "out" / "labels").rglob("*_pseudo_label.nii.gz"))) == 2
+    assert len(read_csv(tmp_path / "out" / "probabilities.csv")) == 3
+    agm(["train_segmenter", *overlays], **places, labels_dir=tmp_path / "out" / "labels")
+    agm(["inference", *overlays], dataset_dir=root, ckpt_path=tmp_path / "m/segmenter.pt", output_dir=tmp_path / "seg")
+    (file,) = (tmp_path / "seg").rglob("*_segmentation.nii.gz")
+    assert nib.load(file).shape == (64, 96, 3)
+
+
+def test_duke_dme_as_it_lies_on_disk(volumes, agm, tmp_path):
+    fluid = {"class_names": ["fluid"], "lesion_values": [2], "other_values": [0, 1, 3]}
+    agm(["train_ganomaly", "data_volume"], dataset_dir=volumes, ckpt_dir=tmp_path)
+    agm(["train_classifier", "data_volume"], dataset_dir=volumes, ckpt_dir=tmp_path, **fluid)
+    phantom = oct_phantom((64, 96, 5), ("SRF",))
+    true = (phantom.label == phantom.kinds["SRF"]).transpose(1, 0, 2)
+    manual = np.full(true.shape, np.nan)
+    labeled = [1, 2]
+    manual[..., labeled] = np.where(true, 3.0, 0.0)[..., labeled]
+    (tmp_path / "duke").mkdir()
+    content = {"images": phantom.image.transpose(1, 0, 2), "manualFluid1": manual}
+    savemat(tmp_path / "duke" / "Subject_01.mat", content)
+    places = {"dataset_dir": tmp_path / "duke", "output_dir": tmp_path / "out", "ckpt_path": tmp_path / "classifier.pt"}
+    agm(["pseudo_labels", "data_volume", "data_duke_dme"], **places, lesioned_only=False)
+    assert "2 images; threshold" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    rows = read_csv(tmp_path / "out" / "probabilities.csv")
+    assert [row["fluid_present"] != "" for row in rows] == [False, True, True, False, False]
+    assert read_csv(tmp_path / "out" / "classification.csv")[0]["num_images"] == "2"
+    (file,) = (tmp_path / "out" / "labels").rglob("*.nii.gz")
+    assert nib.load(file).shape == (64, 96, 5)
 
 
 @pytest.mark.parametrize("overlay", [*ABLATIONS, "published_code"])

@@ -49,6 +49,7 @@ class TestRESC:
         assert record["patient"] == "PC002"
         assert record["label"] == [str(root / "x/Edema_trainingset/label_images/PC002_b_cube_z_labelMark")]
         assert record["image"].endswith("PC002_b_cube_z.img")
+        assert record["case"] == "x/Edema_trainingset/original_images/PC002_b_cube_z"
 
     def test_b_scans_follow_their_numbers(self, tmp_path, rng):
         volume = rng.integers(0, 255, (9, 7, 12), dtype=np.uint8)
