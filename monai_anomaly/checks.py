@@ -47,6 +47,20 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"),
         raise ValueError(msg)
 
 
+def check_pairs(class_names: Sequence[str], values: Sequence[int]) -> None:
+    """Check that each class has one value in label files, and that no name or value is there twice.
+
+    Raises:
+        ValueError: they are not as many, or not distinct.
+    """
+    if len(class_names) != len(values) or len(set(class_names)) < len(class_names) or len(set(values)) < len(values):
+        msg = (
+            f"Each of class_names needs its own of lesion_values, got {list(class_names)} and {list(values)}: "
+            f"set both, in one order."
+        )
+        raise ValueError(msg)
+
+
 def check_image_batch(name: str, images: torch.Tensor, in_channels: int) -> None:
     """Check that a network's input is ``(B, in_channels, H, W)``.
 

@@ -5,7 +5,7 @@ from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
 from .datalist import build_datalist, label_rules, load_datalist, write_datalist
 from .folds import balanced_folds, count_label_pixels, fold_of_lesions
-from .image_labels import label_source, only_healthy, with_image_labels
+from .image_labels import judgeable, label_source, only_healthy, with_image_labels
 from .maps import with_maps
 from .pseudo_labels import with_pseudo_labels
 from .readers import BScanFolderReader, ImageFileReader, MatVolumeReader
@@ -35,6 +35,7 @@ __all__ = [
     "fold_of_lesions",
     "hide_labels",
     "hold_out",
+    "judgeable",
     "label_rules",
     "label_source",
     "list_specs",

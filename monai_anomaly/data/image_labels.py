@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ from typing import Any
 from monai_anomaly.checks import check_directory, check_file, check_option, did_you_mean
 from monai_anomaly.keys import CASE, PRESENT
 
+logger = logging.getLogger(__name__)
+
 SOURCES = ("auto", "table", "folders", "masks")
 TABLE = "labels.csv"
+_YES, _NO = {"1", "1.0", "True", "true"}, {"0", "0.0", "False", "false"}
 _NAME_COLUMNS, _LIST_COLUMNS = ("image", "case", "file", "name"), ("labels", "label")
 
 
@@ -41,6 +46,7 @@ def with_image_labels(
     table: str | Path | None = None,
     healthy_name: str = "NORMAL",
     complete: bool = True,
+    partial: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the records, each with "present": 0 or 1 for every class.
 
@@ -57,19 +63,21 @@ def with_image_labels(
         table: see `label_source`; a relative path is taken from the working directory, else from the root.
         healthy_name: of healthy images, as a folder or in a table's list.
         complete: every class has to be somebody's, as training needs it.
+        partial: take from a table what it says, patients and labels, and leave other images, and folders, alone; of
+            labeled images, for which the table is no more than a help.
 
     Raises:
         FileNotFoundError: no such table.
         ValueError: the table has no such class; images without a label, all counted; a class that nobody has.
     """
     source = label_source(source, root, table)
-    if source == "masks":
+    if source == "masks" or (partial and source == "folders"):
         return [dict(record) for record in records]
     if source == "table":
-        told = _from_table(records, class_names, _table_file(root, table), healthy_name)
+        told = _from_table(records, class_names, _table_file(root, table), healthy_name, partial)
     else:
         told = _from_folders(records, class_names, healthy_name)
-    if complete:
+    if complete and not partial:
         for number, name in enumerate(class_names):
             if not any(record[PRESENT][number] for record in told):
                 msg = f"None of the {len(told)} images has {name!r}; leave it out of class_names, or give images of it."
@@ -84,9 +92,8 @@ def _table_file(root: str | Path, table: str | Path | None) -> Path:
     return check_file("labels_file", file, f"pass a CSV file (--labels_file FILE), or put {TABLE} into dataset_dir.")
 
 
-def _from_table(
-    records: Sequence[Mapping[str, Any]], class_names: Sequence[str], file: Path, healthy_name: str
-) -> list[dict[str, Any]]:
+def _read_rows(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return a table's rows by the image's name, and its columns, tolerating a byte-order mark and spaces."""
     with file.open(newline="", encoding="utf-8-sig") as handle:
         rows = [{(k or "").strip(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(handle)]
     if not rows:
@@ -94,20 +101,48 @@ def _from_table(
         raise ValueError(msg)
     columns = list(rows[0])
     name_column = next((c for c in _NAME_COLUMNS if c in columns), columns[0])
+    twice = [name for name, count in Counter(row[name_column] for row in rows).items() if count > 1]
+    if twice:
+        msg = f"{file.name} has several rows for {twice[0]!r}; expected one per image, with all its labels."
+        raise ValueError(msg)
+    return {row[name_column]: row for row in rows}, [c for c in columns if c != name_column]
+
+
+def _rows_of(records: Sequence[Mapping[str, Any]], by_name: Mapping[str, Any], file: Path) -> list[Any]:
+    """Return each record's row, found by its path or, where that is one image's alone, by its name; else None."""
+    found: list[Any] = []
+    taken: dict[str, str] = {}
+    for record in records:
+        image = Path(record["image"])
+        names = (record[CASE], f"{record[CASE]}{image.suffix}", image.name, image.stem)
+        name = next((name for name in names if name in by_name), None)
+        if name is not None and taken.setdefault(name, record[CASE]) != record[CASE]:
+            msg = f"{file.name}: {name!r} may be {taken[name]} or {record[CASE]}; write paths below dataset_dir."
+            raise ValueError(msg)
+        found.append(None if name is None else by_name[name])
+    return found
+
+
+def _from_table(
+    records: Sequence[Mapping[str, Any]], class_names: Sequence[str], file: Path, healthy_name: str, partial: bool
+) -> list[dict[str, Any]]:
+    by_name, columns = _read_rows(file)
     list_column = next((c for c in _LIST_COLUMNS if c in columns), None)
     absent = [name for name in class_names if name not in columns]
     if absent and (list_column is None or len(absent) < len(class_names)):
         hint = did_you_mean(absent[0], columns)
         msg = f"{file.name} has the columns {', '.join(columns)}; expected one for {absent[0]!r}.{hint}"
         raise ValueError(msg)
-    by_name = {row[name_column]: row for row in rows}
-    found, missing = [], []
-    for record in records:
-        image = Path(record["image"])
-        names = (record[CASE], f"{record[CASE]}{image.suffix}", image.name, image.stem)
-        row = next((by_name[name] for name in names if name in by_name), None)
+    rows = _rows_of(records, by_name, file)
+    missing = [record[CASE] for record, row in zip(records, rows, strict=True) if row is None]
+    if missing and not partial:
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        msg = f"{len(missing)} of {len(records)} images have no row in {file.name}: {shown}; add them."
+        raise ValueError(msg)
+    found = []
+    for record, row in zip(records, rows, strict=True):
         if row is None:
-            missing.append(record[CASE])
+            found.append(dict(record))
             continue
         present = (
             _from_list(row[list_column], class_names, file, healthy_name)
@@ -116,18 +151,14 @@ def _from_table(
         )
         patient = {"patient": row["patient"]} if row.get("patient") else {}
         found.append({**record, PRESENT: present, **patient})
-    if missing:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        msg = f"{len(missing)} of {len(records)} images have no row in {file.name}: {shown}; add them."
-        raise ValueError(msg)
     return found
 
 
 def _flag(value: str, name: str, file: Path) -> float:
-    if value not in {"0", "1", "0.0", "1.0", "True", "False", "true", "false"}:
+    if value not in _YES | _NO:
         msg = f"{file.name} holds {value!r} under {name!r}; expected 0 or 1."
         raise ValueError(msg)
-    return float(value in {"1", "1.0", "True", "true"})
+    return float(value in _YES)
 
 
 def _from_list(value: str, class_names: Sequence[str], file: Path, healthy_name: str) -> list[float]:
@@ -160,14 +191,46 @@ def _from_folders(
     ]
 
 
-def only_healthy(records: Sequence[Mapping[str, Any]], dimensions: int = 2) -> list[dict[str, Any]]:
+def only_healthy(
+    records: Sequence[Mapping[str, Any]],
+    dimensions: int = 2,
+    root: str | Path | None = None,
+    table: str | Path | None = None,
+    healthy_name: str = "NORMAL",
+) -> list[dict[str, Any]]:
     """Return the images that are not known to be abnormal; of volumes all, whose slices are chosen later.
+
+    What is known: the data spec's group, and a table's row (see `with_image_labels`), whatever its classes are.
 
     Raises:
         ValueError: none is left.
     """
     kept = [dict(record) for record in records if dimensions == 3 or record.get("group") != "abnormal"]
+    if root is not None and (table is not None or (Path(root) / TABLE).is_file()):
+        file = _table_file(root, table)
+        by_name, _ = _read_rows(file)
+        rows = _rows_of(kept, by_name, file)
+        kept = [
+            {**record, **({"patient": row["patient"]} if row and row.get("patient") else {})}
+            for record, row in zip(kept, rows, strict=True)
+            if row is None or _is_healthy(row, healthy_name)
+        ]
     if not kept:
         msg = f"All {len(records)} cases are abnormal; healthy ones are learned from: pass another --dataset_dir."
         raise ValueError(msg)
+    return kept
+
+
+def _is_healthy(row: Mapping[str, str], healthy_name: str) -> bool:
+    """Whether a row marks no class, in a column or a list."""
+    listed = {name for column in _LIST_COLUMNS for name in re.split(r"[;,| ]+", row.get(column, "")) if name}
+    marked = [v for k, v in row.items() if k not in (*_LIST_COLUMNS, *_NAME_COLUMNS, "patient")]
+    return not listed - {healthy_name} and not set(marked) & _YES
+
+
+def judgeable(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records without those that are known to have a lesion and have no label file of it."""
+    kept = [dict(record) for record in records if record.get("label") or not any(record.get(PRESENT, ()))]
+    if len(kept) < len(records):
+        logger.warning("%d cases have a lesion and no label file: they are not judged", len(records) - len(kept))
     return kept

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_anomaly.checks import check_directory
 from monai_anomaly.keys import CASE
+
+logger = logging.getLogger(__name__)
 
 
 def with_pseudo_labels(
@@ -29,6 +32,8 @@ def with_pseudo_labels(
     folder = check_directory("labels_dir", labels_dir)
     files = [(record, folder / f"{record[CASE]}{suffix}") for record in records]
     found = [{**record, "label": [str(file)]} for record, file in files if file.is_file()]
+    if 0 < len(found) < len(records):
+        logger.warning("%d of %d cases have no pseudo label and are left out", len(records) - len(found), len(records))
     if not found:
         msg = (
             f"None of the {len(records)} cases has a pseudo label in {str(folder)!r} (<case>{suffix}); make them with "

@@ -116,15 +116,16 @@ class MatVolumeReader(ImageReader):
 
     Args:
         field: of the file.
-        labels: make it a label volume, uint8: 1 above 0, 0 else, 255 in B-scans that are NaN all over. Other NaN are 0.
+        labels: make it a label volume, uint8: 1 above 0, 0 else, 255 in B-scans that nobody labeled. NaN are 0.
+        labeled_by: field, B-scans last, that is NaN all over in those (Duke DME: "manualLayers1"); None for the labels.
 
     Raises:
         ValueError: no such field, or not a volume.
     """
 
-    def __init__(self, field: str = "images", labels: bool = False) -> None:
+    def __init__(self, field: str = "images", labels: bool = False, labeled_by: str | None = None) -> None:
         super().__init__()
-        self.field, self.labels = field, labels
+        self.field, self.labels, self.labeled_by = field, labels, labeled_by
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether the name ends in .mat."""
@@ -138,7 +139,7 @@ class MatVolumeReader(ImageReader):
     def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array and its metadata."""
         try:
-            content = loadmat(img, variable_names=[self.field])
+            content = loadmat(img, variable_names=[self.field, self.labeled_by or self.field])
         except Exception as error:
             msg = f"{img.name} cannot be read ({type(error).__name__}: {error}); expected a MATLAB file older than 7.3."
             raise ValueError(msg) from error
@@ -149,7 +150,11 @@ class MatVolumeReader(ImageReader):
             raise ValueError(msg)
         volume = np.asarray(array).transpose(1, 0, 2)
         if self.labels:
-            unlabeled = np.isnan(volume.astype(float)).all((0, 1))
+            told = content.get(self.labeled_by or self.field)
+            if told is None or told.shape[-1] != volume.shape[-1]:
+                msg = f"{img.name}: expected {volume.shape[-1]} B-scans in the field {self.labeled_by!r}, got others."
+                raise ValueError(msg)
+            unlabeled = np.isnan(np.asarray(told, dtype=float)).all((0, 1))
             volume = (np.nan_to_num(volume.astype(float)) > 0).astype(np.uint8)
             volume[..., unlabeled] = 255
         return _volume(volume, img)

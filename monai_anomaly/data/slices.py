@@ -51,6 +51,7 @@ class SliceDataset(Dataset):
         keys: of the arrays each slice has, the image first; the others only where the volume has them.
         label_key: of the labels that tell a slice's kind.
         healthy_values: labels from 0 to this are no lesion.
+        unlabeled_value: slices whose label is this all over are left out: nobody labeled them; None for no such value.
 
     Raises:
         ValueError: an unknown ``keep`` or ``cache``, numbers out of range, other arrays than the image resized, or no
@@ -71,12 +72,14 @@ class SliceDataset(Dataset):
         keys: Sequence[str] = ("image",),
         label_key: str = "label",
         healthy_values: int = 0,
+        unlabeled_value: int | None = None,
     ) -> None:
         self.volumes = volumes
         self.slice_axis = slice_axis
         self.keep = check_option("keep", keep, ("all", "content", "healthy", "abnormal"))
         check_range("number of keys", len(keys), 1, len(keys) if image_size is None else 1)
         self.keys, self.label_key, self.healthy_values = tuple(keys), label_key, healthy_values
+        self.unlabeled_value = unlabeled_value
         self.image_size = image_size
         check_range("min_content_fraction", min_content_fraction, 0, 1)
         check_range("step", step, 1)
@@ -142,12 +145,15 @@ class SliceDataset(Dataset):
             kept &= content.any(1) & (content.float().mean(1) >= self.min_content_fraction)
         marked = torch.zeros_like(kept)
         if self.label_key in volume:
-            highest = convert_to_tensor(volume[self.label_key]).movedim(axis + 1, 0).flatten(1).amax(1)
-            marked = highest > self.healthy_values
+            by_slice = convert_to_tensor(volume[self.label_key]).movedim(axis + 1, 0).flatten(1)
+            marked = by_slice.amax(1) > self.healthy_values
+            if self.unlabeled_value is not None:
+                unlabeled = (by_slice == self.unlabeled_value).all(1)
+                kept, marked = kept & ~unlabeled, marked & ~unlabeled
         if self.keep in ("healthy", "abnormal"):
             kept &= marked if self.keep == "abnormal" else ~marked
-        unlabeled = volume.get("group") == "unlabeled"
-        kinds = ["unlabeled" if unlabeled else "abnormal" if m else "healthy" for m in marked.tolist()]
+        unknown = volume.get("group") == "unlabeled"
+        kinds = ["unlabeled" if unknown else "abnormal" if m else "healthy" for m in marked.tolist()]
         return {position: kinds[position] for position in kept.nonzero().flatten().tolist()[:: self.step]}
 
     def _taken(self, volume: Any, positions: list[int]) -> list[dict[str, Tensor]]:

@@ -27,21 +27,26 @@ class ClassCounts:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.names = list(class_names)
-        self._counts, self._total = torch.zeros(len(self.names)), 0
+        self._counts, self._total, self._over = torch.zeros(len(self.names)), 0, False
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(once=1), self._finish)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def __call__(self, engine: Engine) -> None:
         """Add the batch just done."""
+        if self._over:
+            return
         present = torch.as_tensor(engine.state.batch[PRESENT])
         self._counts += (present > 0.5).sum(0).cpu()
         self._total += len(present)
 
     def _finish(self, engine: Engine) -> None:
         del engine
+        if self._over:
+            return
+        self._over = True
         told = ", ".join(f"{name} {int(n)}" for name, n in zip(self.names, self._counts.tolist(), strict=True))
         logger.info("of %d images: %s", self._total, told)
         if not self._counts.all():

@@ -12,6 +12,7 @@ from monai.utils import convert_to_tensor
 
 from monai_anomaly.evaluation.figures import save_label_figure
 from monai_anomaly.keys import CASE, SEGMENTATION
+from monai_anomaly.transforms.class_numbers import IGNORED
 
 
 class LabelOverlays:
@@ -48,6 +49,8 @@ class LabelOverlays:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             image, labels = self._planes(item[self.image_key]), self._planes(output[SEGMENTATION])
             truth = None if self.truth_key is None else self._planes(item[self.truth_key])
+            if truth is not None:
+                truth = np.where(truth == IGNORED, 0, truth)
             lesions = ((labels if truth is None else truth) >= self.first).sum((0, 1))
             index = int(lesions.argmax()) if lesions.any() else image.shape[2] // 2
             columns = {"image" if image.shape[2] == 1 else f"B-scan {index}": labels[..., index]}

@@ -13,6 +13,7 @@ from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.report import markdown_table, write_csv
 from monai_anomaly.keys import SEGMENTATION
 from monai_anomaly.metrics.overlap_table import OverlapTable, confusion
+from monai_anomaly.transforms.class_numbers import IGNORED
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class OverlapReport:
             planes = range(true.shape[self.slice_axis]) if true.ndim == 3 else [None]
             for index in planes:
                 ours, theirs = (a if index is None else a.take(index, self.slice_axis) for a in (found, true))
+                if (theirs == IGNORED).all():
+                    continue
                 self.table.add(confusion(ours, theirs, len(self.table.names) - 1))
 
     def _finish(self, engine: Engine) -> None:

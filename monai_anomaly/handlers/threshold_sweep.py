@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ from monai_anomaly.transforms.class_numbers import present_classes
 from monai_anomaly.transforms.pseudo_label import gate_maps
 
 logger = logging.getLogger(__name__)
+
+_NOTHING = (
+    "No validation image has a labeled lesion: nothing to choose a threshold by; give labeled ones "
+    "(--validation_section, --fold), or pass a threshold (--threshold 0.7)."
+)
 
 
 class ThresholdSweep:
@@ -84,6 +89,26 @@ class ThresholdSweep:
             raise RuntimeError(msg)
         return self.chosen
 
+    def check_cases(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Check before a run that there are labels to choose a threshold by, where none is given.
+
+        Raises:
+            ValueError: no record has a label file.
+        """
+        if not self.fixed and not any(record.get("label") for record in records):
+            raise ValueError(_NOTHING)
+
+    def raise_failures(self) -> None:
+        """End a run that validates alone with an error, where cases failed.
+
+        Raises:
+            RuntimeError: some did.
+        """
+        if self.failures:
+            case, reason = self.failures[0]
+            msg = f"{len(self.failures)} validation cases failed, the others are in {self.folder}: {case}: {reason}"
+            raise RuntimeError(msg)
+
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -114,11 +139,7 @@ class ThresholdSweep:
         self.failures = getattr(engine, "failures", [])
         first = self.tables[self.first]
         if not first.num_images:
-            msg = (
-                "No validation image has a labeled lesion: nothing to choose a threshold by; give labeled ones "
-                "(--validation_section, --fold), or pass a threshold (--threshold 0.7)."
-            )
-            raise ValueError(msg)
+            raise ValueError(_NOTHING)
         if not self.fixed:
             self.chosen = float(first.thresholds[first.best()])
         logger.info("threshold %.2f, of %d images", self.threshold(), first.num_images)

@@ -169,8 +169,10 @@ def _first_component(features: Tensor) -> Tensor:
     """Return the features' first principal component at each position, (B, 1, h, w), its sign as in its sum's."""
     flat = features.flatten(2).transpose(1, 2)
     centered = flat - flat.mean(1, keepdim=True)
-    _, vectors = torch.linalg.eigh(centered @ centered.transpose(1, 2))  # positions are fewer than channels
-    direction = centered.transpose(1, 2) @ vectors[..., -1:]
+    if flat.shape[1] < flat.shape[2]:  # positions or channels, whichever are fewer
+        direction = centered.transpose(1, 2) @ torch.linalg.eigh(centered @ centered.transpose(1, 2))[1][..., -1:]
+    else:
+        direction = torch.linalg.eigh(centered.transpose(1, 2) @ centered)[1][..., -1:]
     direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=_EPS)
     found = (centered @ direction).transpose(1, 2)
     sign = (found * flat.sum(2)[:, None]).sum(2, keepdim=True).sign()
@@ -222,6 +224,8 @@ class LesionMapInferer(Inferer):
             maps.append(_to_unit(found * soft))
             said.append(logits.sigmoid())
         found, probabilities = torch.cat(maps), torch.cat(said)
+        if found.is_cuda:
+            torch.cuda.synchronize(found.device)
         self._seconds, self._count = self._seconds + time.perf_counter() - start, self._count + len(images)
         if plain.ndim == 5:
             found, probabilities = (

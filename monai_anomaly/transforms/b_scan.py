@@ -72,18 +72,16 @@ def b_scan_loading(
     dimensions: int = 2,
     intensity_max: float = 255.0,
     fill_value: float | None = 250.0,
-    axes: Sequence[int] = (1, 0, 2),
     percentiles: Sequence[float] = (0.0, 100.0),
     reader: Any = None,
     retina: bool = True,
 ) -> Compose:
-    """Return what loads "image", keeps it as "raw", makes it gray in [0, 1], and adds "retina", its mask.
+    """Return what loads "image", keeps it as "raw", makes it gray in [0, 1], and adds a picture's "retina", its mask.
 
     Args:
         dimensions: 2 for pictures, rows first, 3 for volumes.
         intensity_max: full scale of pictures.
-        fill_value: lowest value of white fill in pictures, see `fill_mask`; None for none.
-        axes: of volumes, see `oct_geometry`.
+        fill_value: lowest value of white fill in pictures, where 255 is the full scale, see `fill_mask`; None for none.
         percentiles: of a volume's values, mapped to 0 and 1.
         reader: handed to MONAI's LoadImaged.
         retina: whether the mask is wanted.
@@ -100,10 +98,9 @@ def b_scan_loading(
             CheckImaged("image", num_channels=1),
             CopyItemsd("image", names="raw"),
             ScaleIntensityRangePercentilesd("image", lower, upper, 0, 1, clip=True),
-            *([RetinaMaskd("image", depth_axis=axes[0])] if retina else []),
         ]
     else:
-        fill = None if fill_value is None else fill_value / intensity_max
+        fill = None if fill_value is None else fill_value / 255
         scaling = [
             CheckImaged("image", intensity_max=intensity_max),
             CopyItemsd("image", names="raw"),
@@ -118,14 +115,16 @@ def b_scan_geometry(
     image_size: Sequence[int],
     dimensions: int = 2,
     axes: Sequence[int] = (1, 0, 2),
+    retina: bool = True,
     keys: Sequence[str] = ("image", "retina", "target"),
 ) -> Compose:
-    """Return what turns volumes to (rows, A-scans, B-scans) and resizes B-scans; it inverts.
+    """Return what turns volumes to (rows, A-scans, B-scans), adds their "retina", and resizes B-scans; it inverts.
 
     Args:
         image_size: rows and A-scans of the result.
         dimensions: see `b_scan_loading`.
-        axes: see `oct_geometry`.
+        axes: of volumes, see `oct_geometry`.
+        retina: whether a volume's mask is wanted.
         keys: of what is turned, as far as it is there; all but "image" hold classes.
 
     Raises:
@@ -142,6 +141,7 @@ def b_scan_geometry(
     return Compose(
         [
             Transposed(keys, [0, *(axis + 1 for axis in axes)], allow_missing_keys=True),
+            *([RetinaMaskd("image")] if retina else []),
             Resized(keys, [*image_size, -1], mode=modes, allow_missing_keys=True),
         ]
     )

@@ -24,7 +24,8 @@ def pseudo_label(maps: Tensor, threshold: float, present: Tensor | None = None, 
     Args:
         maps: (K, H, W) or (K, H, W, D), in [0, 1].
         threshold: tau, in [0, 1]: 1 gives background alone, 0 a lesion wherever a map is above 0.
-        present: (K,) or (K, D), 0 for kinds that the image, or the slice, is known not to have; None for nothing known.
+        present: (K,) or (K, D), 0 for kinds that the image, or the slice, is known not to have; NaN, or None for
+            all, where nothing is known.
         slice_axis: of volumes, the voxel axis that slices follow one another along.
 
     Shape:
@@ -44,7 +45,7 @@ def gate_maps(maps: Tensor, present: Tensor | None, slice_axis: int = 2) -> Tens
     plain = convert_to_tensor(maps)
     if present is None:
         return plain
-    known = convert_to_tensor(present).to(plain)
+    known = torch.nan_to_num(convert_to_tensor(present).to(plain), nan=1.0)
     shape = [len(plain), *(1,) * (plain.ndim - 1)]
     if known.ndim == 2:
         shape[slice_axis + 1] = known.shape[1]

@@ -239,7 +239,8 @@ def test_duke_dme_as_it_lies_on_disk(volumes, agm, tmp_path):
     labeled = [1, 2]
     manual[..., labeled] = np.where(true, 3.0, 0.0)[..., labeled]
     (tmp_path / "duke").mkdir()
-    content = {"images": phantom.image.transpose(1, 0, 2), "manualFluid1": manual}
+    layers = np.where(np.isnan(manual[:8]), np.nan, 1.0)
+    content = {"images": phantom.image.transpose(1, 0, 2), "manualFluid1": manual, "manualLayers1": layers}
     savemat(tmp_path / "duke" / "Subject_01.mat", content)
     places = {"dataset_dir": tmp_path / "duke", "output_dir": tmp_path / "out", "ckpt_path": tmp_path / "classifier.pt"}
     agm(["pseudo_labels", "data_volume", "data_duke_dme"], **places, lesioned_only=False)
