@@ -17,7 +17,7 @@ from tqdm import tqdm
 from monai_anomaly.checks import check_directory, check_option, check_range, check_writable
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.report import markdown_table, write_csv
-from monai_anomaly.experiments.runs import Runs
+from monai_anomaly.experiments.runs import Runs, same_as_before
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,21 @@ TABLES: dict[str, dict[str, Variant]] = {
 }
 """Tables 4 to 7 of the paper, in this order, and their rows."""
 
+SET_HERE = (
+    *(
+        "seed",
+        "ckpt_dir",
+        "output_dir",
+        "resume",
+        "run",
+        "num_figures",
+        "ganomaly_ckpt",
+        "classifier_ckpt",
+        "ckpt_path",
+    ),
+    *("threshold", "cam_layers", "cam_method", "smooth", "num_heads", "counterpart", "attention", "pooling"),
+)
+
 _ENCODER = "$'encoder.%d' % (len(@network_def.encoder) - 1)"
 
 
@@ -91,7 +106,8 @@ def run_agm(
         Path of ``report.md``.
 
     Raises:
-        ValueError: an unknown table or row.
+        ValueError: an unknown table or row, an override the experiment sets itself, or other settings than the first
+            start in this folder had.
         RuntimeError: some runs failed; the others are in the tables.
     """
     root = check_writable("out", out)
@@ -102,8 +118,14 @@ def run_agm(
         check_option("table", table, list(TABLES))
     for row in rows or ():
         check_option("row", row, [name for table in tables for name in TABLES[table]])
+    for key in overrides or {}:
+        if key.rpartition(".")[2] in SET_HERE:
+            msg = f"The experiment sets {key} itself; see its --tables, --rows, --seeds and --out."
+            raise ValueError(msg)
     study = _Study(Path(dataset_dir), Path(healthy_dir), root, configs, dict(overrides or {}))
     study.runs("").check(["train_ganomaly", "train_classifier", "refine", "pseudo_labels"])
+    settings = {"dataset_dir": str(dataset_dir), "healthy_dir": str(healthy_dir), "configs": list(configs)}
+    same_as_before(root / "experiment.json", {**settings, "overrides": dict(overrides or {})})
     todo = [(table, name) for table in tables for name in TABLES[table] if rows is None or name in rows]
     for seed, (table, name) in tqdm(list(product(range(seeds), todo)), desc="rows", unit="row", disable=None):
         study.judge(TABLES[table][name], seed)
@@ -171,7 +193,7 @@ class _Study:
             maps["cam_layers"] = [_ENCODER if name == "E" else f"backbone.{name}" for name in layers]
         weights = folder / ("refined.pt" if variant.refined else "classifier.pt")
         places = {**here, **maps, "ckpt_path": str(weights), "output_dir": str(result), "num_figures": 4}
-        places["run"] = ["$@validate::evaluator.run()"]
+        places["run"] = ["$@validate::evaluator.run()", "$@sweep.raise_failures()"]
         self._run(f"maps of {variant.classifier}, seed {seed}", "maps", ["pseudo_labels", *overlays], places)
 
     def _run(self, name: str, stage: str, configs: Sequence[str], places: Mapping[str, Any]) -> bool:
@@ -184,8 +206,15 @@ class _Study:
 
 def _write(study: _Study, tables: Sequence[str], seeds: int) -> Path:
     """Write a table each as CSV, all in ``report.md``, and return the latter's path."""
-    lines = ["# AGM", "", f"{seeds} seeds: mean and standard deviation over them, and the paper's protocol: an image's"]
-    lines += ["labels tell which lesions are there, and each row has its own best threshold.", ""]
+    lines = [
+        "# AGM",
+        "",
+        f"{seeds} seeds: means, and of the mean IoU the standard deviation. An image's labels tell which",
+    ]
+    lines += [
+        "lesions are there. Each row has its own best threshold in steps of 0.01; the paper has one per data set.",
+        "",
+    ]
     for table in tables:
         rows = [_row(name, [study.result(v, seed) for seed in range(seeds)]) for name, v in TABLES[table].items()]
         columns = dict.fromkeys(column for row in rows for column in row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from tqdm import tqdm
 from monai_anomaly.checks import check_directory, check_option, check_range, check_writable
 from monai_anomaly.data.datalist import load_datalist
 from monai_anomaly.data.maps import with_maps
-from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.comparison import write_comparison
-from monai_anomaly.experiments.runs import Runs
+from monai_anomaly.experiments.runs import Runs, same_as_before
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ def run_amnet(
     settings = {"dataset_dir": str(dataset_dir), "folds": folds, "configs": list(configs), "overrides": own}
     settings |= {"maps_dir": str(study.maps), "guides_by_fold": guides_by_fold}
     settings |= {f"overrides of {guide}": values for guide, values in of_guides.items()}
-    _same_as_before(root / "experiment.json", settings)
+    same_as_before(root / "experiment.json", settings)
     failures: list[tuple[str, str]] = []
     if any(STRATEGIES[name][1] for name in wanted):
         failures += _make_all_maps(study, records, guides, of_guides, configs, guides_by_fold)
@@ -187,20 +185,6 @@ def _split(overrides: Mapping[str, Any], guides: Sequence[str]) -> tuple[dict[st
             own[key] = value
     shared = {key: value for key, value in own.items() if key in SHARED}
     return own, {guide: {**shared, **values} for guide, values in of_guides.items()}
-
-
-def _same_as_before(file: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of an experiment, or compare them with those it was begun with; guides may be added."""
-    now = json.loads(json.dumps(settings, default=str))
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    other = [name for name in now if name in before and before[name] != now[name]]
-    if other:
-        listed = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
-        msg = f"{file.parent} holds an experiment with other settings: {listed}. Choose another --out."
-        raise ValueError(msg)
-    write_atomically(
-        file, lambda path: path.write_text(json.dumps({**before, **now}, indent=4) + "\n", encoding="utf-8")
-    )
 
 
 def _make_all_maps(

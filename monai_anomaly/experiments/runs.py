@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 from monai_anomaly.checks import root_cause
+from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
 
 logger = logging.getLogger(__name__)
@@ -87,3 +90,17 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+def same_as_before(file: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings of an experiment, or compare them with those it was begun with; guides may be added."""
+    now = json.loads(json.dumps(settings, default=str))
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    other = [name for name in now if name in before and before[name] != now[name]]
+    if other:
+        listed = "; ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in other)
+        msg = f"{file.parent} holds an experiment with other settings: {listed}. Choose another --out."
+        raise ValueError(msg)
+    write_atomically(
+        file, lambda path: path.write_text(json.dumps({**before, **now}, indent=4) + "\n", encoding="utf-8")
+    )

@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from monai_anomaly.__main__ import main
 from monai_anomaly.data.phantoms import oct_phantom, write_image_labels_layout, write_retouch_layout
+from monai_anomaly.data.phantoms.write import write_volume
 from monai_anomaly.experiments import run_agm
 from monai_anomaly.experiments.agm import TABLES
 from monai_anomaly.workflows import check_bundle, config_files, find_bundle
@@ -309,12 +310,18 @@ class TestExperiment:
             assert [row["row"] for row in rows] == list(TABLES[table])
             assert all(row["seeds"] == "1" and float(row["mean_iou"]) > 0 for row in rows)
         assert len(list((out / "runs").rglob("classifier.pt"))) == 4  # rows share trainings
+        assert main([*words, "--batch_size", "2"]) == 1
+        assert "holds an experiment with other settings" in capsys.readouterr().err
         before = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.pt")}
         assert main(words) == 0
         assert before == {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.pt")}
 
     def test_bad_input(self, data, tmp_path):
         places = {"dataset_dir": data / "data", "healthy_dir": data / "healthy", "configs": ["smoke"]}
+        with pytest.raises(ValueError, match="The experiment sets seed itself"):
+            run_agm(out=tmp_path, overrides={"seed": "7"}, **places)
+        with pytest.raises(ValueError, match="row must be one of"):
+            run_agm(out=tmp_path, rows=["VI"], **places)
         with pytest.raises(ValueError, match="table must be one of"):
             run_agm(out=tmp_path, tables=["module"], **places)
         with pytest.raises(ValueError, match="no 'wdth' to override. Did you mean 'width'"):
@@ -323,7 +330,74 @@ class TestExperiment:
             RuntimeError,
             match="4 runs failed: ganomaly of ablation_2_adr, seed 0: adversarial must be at least 0",
         ):
-            run_agm(out=tmp_path, overrides={"ganomaly.adversarial_weight": "-1"}, **places)
+            run_agm(out=tmp_path / "other", overrides={"ganomaly.adversarial_weight": "-1"}, **places)
+
+
+def test_folds_follow_the_patients_of_the_table(data, agm, models, tmp_path):
+    """No patient of the classifier's training is judged, nor segmented, in any fold."""
+    root = tmp_path / "data"
+    shutil.copytree(data / "data", root)
+    rows = read_csv(root / "labels.csv")
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "SRF", "PED", "patient")])
+        for number, row in enumerate(rows):
+            csv.writer(file).writerow((row["image"], row["SRF"], row["PED"], f"p{number % 4}"))
+    labels = tmp_path / "labels"
+    for record in rows[:7]:  # one has no pseudo label
+        label = Image.fromarray(np.zeros((96, 64), np.uint8))
+        (labels / "train/images").mkdir(parents=True, exist_ok=True)
+        label.save(labels / f"train/images/{record['image']}_pseudo_label.png")
+    patients = {row["image"]: f"p{number % 4}" for number, row in enumerate(rows)}
+    for fold in (0, 1):
+        part = {"dataset_dir": str(root), "fold": fold, "num_folds": 2}
+        parts = {}
+        for name, configs, item in (
+            ("classifier", ["train_classifier"], "train::data"),
+            ("threshold", ["pseudo_labels"], "validate::data"),
+            ("segmenter", ["train_segmenter"], "train::data"),
+            ("judged", ["train_segmenter", "evaluate"], "validate::data"),
+        ):
+            files = config_files(find_bundle("agm"), [*configs, "smoke"])
+            workflow = ConfigWorkflow(files, workflow_type=None, logging_file=False, labels_dir=str(labels), **part)
+            records = workflow.parser.get_parsed_content(item)
+            parts[name] = {patients[Path(record["image"]).stem] for record in records}
+            assert len(parts[name]) == 2
+        assert parts["classifier"] == parts["segmenter"]
+        assert parts["threshold"] == parts["judged"]
+        assert not parts["classifier"] & parts["threshold"]
+    healthy = ConfigWorkflow(
+        config_files(find_bundle("agm"), ["train_ganomaly", "smoke"]),
+        workflow_type=None,
+        logging_file=False,
+        dataset_dir=str(root),
+    ).parser.get_parsed_content("records")
+    told = {row["image"]: row for row in rows}
+    assert 0 < len(healthy) < 8
+    assert all((told[Path(r["image"]).stem]["SRF"], told[Path(r["image"]).stem]["PED"]) == ("0", "0") for r in healthy)
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (0, 2, 1), (2, 0, 1)])
+def test_volumes_in_any_order_of_axes(agm, models, tmp_path, axes):
+    """The same volume, stored another way, gets the same labels."""
+    phantom = oct_phantom((64, 96, 4), ("SRF", "PED"))
+    scans = phantom.image.transpose(1, 0, 2)  # rows, A-scans, B-scans
+    for name, order in (("plain", (0, 1, 2)), ("turned", tuple(np.argsort(axes)))):
+        write_volume(tmp_path / name / "scan.nii.gz", scans.transpose(order), np.eye(4))
+        write_volume(tmp_path / name / "label.nii.gz", phantom.label.transpose(1, 0, 2).transpose(order), np.eye(4))
+        shutil.move(tmp_path / name / "label.nii.gz", tmp_path / f"{name}.nii.gz")
+        (tmp_path / name / "train/images").mkdir(parents=True)
+        (tmp_path / name / "train/labels").mkdir()
+        shutil.move(tmp_path / name / "scan.nii.gz", tmp_path / name / "train/images/scan.nii.gz")
+        shutil.move(tmp_path / f"{name}.nii.gz", tmp_path / name / "train/labels/scan.nii.gz")
+    found = {}
+    for name, order in (("plain", (0, 1, 2)), ("turned", axes)):
+        places = {"dataset_dir": tmp_path / name, "ckpt_dir": models, "output_dir": tmp_path / f"{name}_out"}
+        values = {"lesion_values": [2, 3], "other_values": [0, 1], "axes": list(order), "threshold": 0.4}
+        agm(["pseudo_labels", "data_volume"], **places, **values)
+        (file,) = (tmp_path / f"{name}_out" / "labels").rglob("*.nii.gz")
+        found[name] = np.asarray(nib.load(file).dataobj).transpose(order)
+    assert found["plain"].any()
+    assert np.array_equal(found["plain"], found["turned"])
 
 
 class TestBadInput:
@@ -339,6 +413,7 @@ class TestBadInput:
                 {"image_labels": "masks"},
                 "None of the 8 images has 'SRF'; leave it out of class_names",
             ),
+            ({"lesion_values": "[1]"}, "Each of class_names needs its own of lesion_values"),
             ({"fold": "9"}, "fold must be at least 0 and at most 4"),
         ],
     )

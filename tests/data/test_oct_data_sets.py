@@ -13,6 +13,7 @@ from monai_anomaly.data import (
     MatVolumeReader,
     build_datalist,
     detect_spec,
+    judgeable,
     label_source,
     load_datalist,
     only_healthy,
@@ -171,11 +172,26 @@ class TestTables:
             ([("image", "SRF", "PED"), ("x", 1, "yes"), ("y", 0, 0)], "holds 'yes' under 'PED'; expected 0 or 1"),
             ([("image", "labels"), ("x", "PEDS"), ("y", "")], "the label 'PEDS'; expected SRF, PED or NORMAL"),
             ([("image", "SRF", "PED")], "has no rows"),
+            ([("image", "labels"), ("x", "SRF"), ("x", "PED")], "several rows for 'x'"),
         ],
     )
     def test_what_is_wrong(self, tmp_path, rows, reason):
         with pytest.raises(ValueError, match=reason):
             with_image_labels(self.RECORDS, ["SRF", "PED"], self.write(tmp_path, rows))
+
+    def test_a_name_that_may_be_two_images(self, tmp_path):
+        records = [{"image": "/d/p1/1.png", "case": "p1/1"}, {"image": "/d/p3/1.png", "case": "p3/1"}]
+        root = self.write(tmp_path, [("image", "SRF"), ("1", 1)])
+        with pytest.raises(ValueError, match="'1' may be p1/1 or p3/1; write paths below dataset_dir"):
+            with_image_labels(records, ["SRF"], root)
+
+    def test_what_a_table_says_in_part(self, tmp_path):
+        root = self.write(tmp_path, [("image", "SRF", "patient"), ("x", 1, "p7")])
+        first, second = with_image_labels(self.RECORDS, ["SRF"], root, partial=True)
+        assert (first["present"], first["patient"]) == ([1], "p7")
+        assert second == self.RECORDS[1]
+        assert judgeable([first, second, {**first, "label": ["a"]}]) == [second, {**first, "label": ["a"]}]
+        assert only_healthy(self.RECORDS, root=root) == [self.RECORDS[1]]
 
     def test_no_table(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="labels_file .* does not exist; pass a CSV file"):

@@ -9,7 +9,8 @@ import torch
 from monai.visualize import GradCAM
 from torch import nn
 
-from monai_anomaly.engines import focus_mask
+from monai_anomaly.engines import ClassTargets, RefinementTrainer, focus_mask
+from monai_anomaly.evaluation import classification_rows
 from monai_anomaly.inferers import LesionMapInferer, SmoothedGradCAM
 from monai_anomaly.metrics import OverlapTable, confusion, confusion_by_threshold
 from monai_anomaly.networks.blocks import LocalSelfAttention
@@ -320,6 +321,51 @@ class TestMaps:
             expected = (soft - low) / (high - low).clamp(min=1e-7)
             torch.testing.assert_close(found["lesion_maps"][..., d], expected, atol=1e-4, rtol=1e-3)
             torch.testing.assert_close(found["probabilities"][..., d], network(image).sigmoid().detach())
+
+
+class TestRefinement:
+    def test_a_step_is_taken_on_the_image_seen_through_its_maps(self):
+        """One step of the trainer is one of plain gradient descent on BCE of [SM * x; x_hat]."""
+        ours = small(dropout=0.0).train()
+        plain = deepcopy(ours)
+        batch = {"image": torch.rand(3, 2, 64, 64), "present": torch.tensor([[1.0, 0], [0, 1], [1, 1]])}
+        cam = SmoothedGradCAM(ours, ours.cam_layers, smooth=False, num_unscaled=1)
+        other = SmoothedGradCAM(plain, plain.cam_layers, smooth=False, num_unscaled=1)
+        trainer = RefinementTrainer(
+            cam=cam,
+            num_lesions=2,
+            device=torch.device("cpu"),
+            max_epochs=1,
+            train_data_loader=[batch],
+            network=ours,
+            optimizer=torch.optim.SGD(ours.parameters(), 0.1),
+            loss_function=nn.BCEWithLogitsLoss(),
+            prepare_batch=ClassTargets(),
+            decollate=False,
+        )
+        trainer.run()
+        logits, maps = other.maps(batch["image"], 2)
+        focus = focus_mask(maps, logits)
+        assert 0.0 < float(focus.mean()) < 1.0
+        targets = torch.cat((batch["present"], torch.ones(3, 1)), 1)
+        loss = nn.BCEWithLogitsLoss()(plain.logits(batch["image"], focus), targets)
+        without = nn.BCEWithLogitsLoss()(plain.logits(batch["image"]), targets)
+        assert not torch.isclose(loss, without)
+        loss.backward()
+        torch.testing.assert_close(trainer.state.output["loss"], loss)
+        for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+            expected = theirs if theirs.grad is None else theirs - 0.1 * theirs.grad
+            torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_table_3_by_hand():
+    probabilities = np.array([[0.9, 0.2], [0.6, 0.7], [0.4, 0.1], [0.1, 0.4]])
+    present = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
+    first, second, mean = classification_rows(probabilities, present, ["a", "b"])
+    assert (first["accuracy"], first["f1"], first["auroc"]) == (0.5, 0.5, 0.75)
+    assert (second["accuracy"], second["f1"], second["auroc"]) == (1.0, 1.0, 1.0)
+    assert (mean["accuracy"], mean["f1"], mean["auroc"], mean["num_images"]) == (0.75, 0.75, 0.875, 4)
+    assert math.isnan(classification_rows(probabilities, 0 * present, ["a", "b"])[0]["auroc"])
 
 
 class TestPseudoLabels:
