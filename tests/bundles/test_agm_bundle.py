@@ -347,6 +347,9 @@ def test_folds_follow_the_patients_of_the_table(data, agm, models, tmp_path):
         label = Image.fromarray(np.zeros((96, 64), np.uint8))
         (labels / "train/images").mkdir(parents=True, exist_ok=True)
         label.save(labels / f"train/images/{record['image']}_pseudo_label.png")
+    (root / "train" / "labels").mkdir()
+    for record in rows[:8]:
+        Image.fromarray(np.zeros((96, 64), np.uint8)).save(root / f"train/labels/{record['image']}.png")
     patients = {row["image"]: f"p{number % 4}" for number, row in enumerate(rows)}
     for fold in (0, 1):
         part = {"dataset_dir": str(root), "fold": fold, "num_folds": 2}
