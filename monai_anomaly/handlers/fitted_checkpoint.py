@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from monai_anomaly.data.writers import write_atomically
 
@@ -36,6 +36,7 @@ class FittedCheckpoint:
     def __call__(self, engine: Engine) -> None:
         """Save."""
         del engine
-        state = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        states = self.network.state_dict()
+        state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in states.items()}
         write_atomically(self.file, lambda path: torch.save(state, path))
         logger.info("weights: %s", self.file)

@@ -475,6 +475,14 @@ class TestBadInput:
         (row, *_) = read_csv(tmp_path / "out" / "failures.csv")
         assert "The label holds 7, expected only 0, 128, 191, 255" in row["reason"]
 
+    def test_classes_in_another_order(self, data, agm, models, segmenter, tmp_path):
+        places = {"dataset_dir": data / "data", "output_dir": tmp_path, "class_names": ["PED", "SRF"]}
+        swapped = {**places, "ckpt_dir": models, "lesion_values": [128, 191]}
+        for configs, more in ((["pseudo_labels"], swapped), (["inference"], {**places, "ckpt_path": segmenter})):
+            with pytest.raises((RuntimeError, ValueError)) as caught:
+                agm(configs, **more)
+            assert "The weights are of the classes SRF, PED, expected PED, SRF" in chain(caught.value)
+
     def test_no_pseudo_labels(self, data, agm, tmp_path):
         with pytest.raises(RuntimeError) as caught:
             agm(["train_segmenter"], dataset_dir=data / "data", labels_dir=tmp_path, ckpt_dir=tmp_path / "m")

@@ -10,6 +10,7 @@ from .lr_aspp import LRASPPHead, TwoSkipDecoder
 from .memory_bank import MemoryBank
 from .mobilenet_v3 import MobileNetV3, load_mobilenet_weights
 from .multi_level_features import MultiLevelFeatures
+from .named_classes import NamedClasses
 from .nearest_neighbors import nearest_neighbors
 from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
 from .region_spatial_combination import RegionFilter, RegionSpatialCombination, SpatialSelfAttention
@@ -24,6 +25,7 @@ __all__ = [
     "MemoryBank",
     "MobileNetV3",
     "MultiLevelFeatures",
+    "NamedClasses",
     "RegionFilter",
     "RegionSpatialCombination",
     "ResNet2d",

@@ -5,6 +5,7 @@ Yang et al. 2024, "Anomaly-guided weakly supervised lesion segmentation on retin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from monai_anomaly.checks import check_divisible, check_image_batch, check_option, check_range
 from monai_anomaly.networks.blocks.conv_stage import ConvStage
 from monai_anomaly.networks.blocks.local_self_attention import LocalSelfAttention
+from monai_anomaly.networks.blocks.named_classes import NamedClasses
 from monai_anomaly.networks.blocks.wide_resnet import ResNet2d, load_trunk_weights
 
 DIFFERENCES = ("of_normalized", "normalized")
@@ -30,7 +32,7 @@ def min_max(x: Tensor, eps: float = 1e-7) -> Tensor:
     return (x - low) / (high - low).clamp(min=eps)
 
 
-class AGMClassifier(nn.Module):
+class AGMClassifier(NamedClasses):
     """p = FC(GMP(F_b * F_a)), Eq. 1 to 7: 114,231,875 parameters by default, beside the generator's.
 
     The generator is frozen and stays in evaluation mode; its weights are in the state dict. Ablation I of the paper's
@@ -52,6 +54,7 @@ class AGMClassifier(nn.Module):
         difference: "of_normalized": |norm(x) - norm(x_hat)|, published code; "normalized": norm(|x - x_hat|), as said.
         output_stride: of the features: 32 (paper), 16 or 8 for smaller images.
         width: factor of all widths (paper: 1).
+        class_names: of the lesions, see `NamedClasses`.
 
     Shape:
         input (B, C + 1, H, W) in [0, 1], the last channel above 0.5 where there is retina, H and W multiples of the
@@ -77,8 +80,9 @@ class AGMClassifier(nn.Module):
         difference: str = "of_normalized",
         output_stride: int = 32,
         width: float = 1.0,
+        class_names: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(class_names)
         check_range("num_classes", num_classes, 1)
         if attention and generator is None:
             msg = "The attention looks at the difference from a healthy counterpart; pass a generator, or no attention."

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from monai_anomaly.checks import check_image_batch, check_range
 from monai_anomaly.networks.blocks.lr_aspp import enlarge
+from monai_anomaly.networks.blocks.named_classes import NamedClasses
 from monai_anomaly.networks.blocks.wide_resnet import ResNet2d, load_trunk_weights
 
 
@@ -29,7 +30,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int = 1, dilation: i
     return nn.Sequential(*layers)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(NamedClasses):
     """Segment images with a ResNet, a pyramid of dilated convolutions and a decoder.
 
     Args:
@@ -40,6 +41,7 @@ class DeepLabV3Plus(nn.Module):
         filters: of pyramid and decoder.
         output_stride: of the deepest features, 16 or 8.
         width: factor of the backbone's widths.
+        class_names: of the lesions, see `NamedClasses`.
 
     Shape:
         input (B, in_channels, H, W), any H and W; output logits (B, K, H, W).
@@ -57,8 +59,9 @@ class DeepLabV3Plus(nn.Module):
         filters: int = 256,
         output_stride: int = 16,
         width: float = 1.0,
+        class_names: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(class_names)
         check_range("num_classes", num_classes, 2)
         self.in_channels, self.name = in_channels, backbone
         self.backbone = ResNet2d(backbone, in_channels, 0, output_stride, width)
