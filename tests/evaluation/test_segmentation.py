@@ -125,11 +125,21 @@ class TestLabelSlices:
         assert isinstance(found, MetaTensor)
 
     def test_what_is_no_volume(self):
-        for shape in ((1, 1, 32, 32), (1, 1, 8, 32, 32)):
-            with pytest.raises(ValueError, match="expects volumes .* got .*: check which axes are rows, A-scans"):
+        for shape in ((1, 32, 32), (1, 1, 8, 32), (1, 1, 8, 32, 32)):
+            with pytest.raises(
+                ValueError, match=r"expects \(B, C, H, W\) or .* got .*: check which axes are rows, A-scans"
+            ):
                 LabelSliceInferer()(torch.zeros(shape), torch.nn.Identity())
         with pytest.raises(ValueError, match="sw_batch_size must be"):
             LabelSliceInferer(0)
+
+    def test_an_image_is_a_volume_of_one_slice(self):
+        network, image = torch.nn.Conv2d(1, 3, 3, padding=1), torch.rand(2, 1, 40, 36)
+        with torch.no_grad():
+            found = LabelSliceInferer(fuse=False)(image, network)["segmentation"]
+            volume = LabelSliceInferer(fuse=False)(image[..., None], network)["segmentation"]
+        assert found.shape == (2, 1, 40, 36)
+        assert torch.equal(found, volume[..., 0])
 
 
 def test_volume_table(tmp_path):
