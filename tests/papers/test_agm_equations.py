@@ -68,9 +68,10 @@ class TestClassifier:
     def test_the_difference_as_it_is_said(self):
         network = small(difference="normalized")
         x, healthy, retina = torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 8), torch.ones(3, 1, 8, 8)
+        retina[:, :, :3] = 0
         found = network.difference(x, healthy, retina)
         for b in range(3):
-            d = (x[b] - healthy[b]).abs()
+            d = (x[b] - healthy[b]).abs() * retina[b]
             torch.testing.assert_close(found[b], (d - d.min()) / (d.max() - d.min()))
 
     def test_focus_touches_the_backbones_image_alone(self):

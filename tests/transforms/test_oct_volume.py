@@ -6,7 +6,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Invertd
+from PIL import Image
 
+from monai_anomaly.data import ImageFileReader
 from monai_anomaly.data.phantoms import oct_phantom
 from monai_anomaly.data.phantoms.write import write_volume
 from monai_anomaly.transforms import (
@@ -15,6 +17,7 @@ from monai_anomaly.transforms import (
     LoadLesionMask,
     TissueClasses,
     TissueClassesd,
+    b_scan_loading,
     lesion_mask,
     oct_geometry,
     oct_loading,
@@ -140,3 +143,19 @@ class TestMaps:
         }[fault]
         with pytest.raises(ValueError, match=said):
             LoadAnomalyMap()(self.write(tmp_path, array, affine), self.image)
+
+
+def test_sixteen_bits_of_a_b_scan_are_eight_with_more_shades(tmp_path):
+    scan = np.ascontiguousarray(oct_phantom((96, 96, 1)).image[..., 0].T)
+    scan[:12] = 255  # white fill
+    Image.fromarray(scan).save(tmp_path / "eight.png")
+    Image.fromarray(scan.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    loaded = [
+        b_scan_loading(intensity_max=full, reader=ImageFileReader())({"image": str(tmp_path / f"{name}.png")})
+        for name, full in (("eight", 255), ("sixteen", 65535))
+    ]
+    for key in ("image", "retina"):
+        torch.testing.assert_close(loaded[0][key].as_tensor(), loaded[1][key].as_tensor(), atol=1e-3, rtol=0)
+    assert not loaded[1]["image"][:, :10].any()
+    assert loaded[1]["image"].mean() > 0.1
+    assert loaded[1]["retina"].mean() > 0.1
