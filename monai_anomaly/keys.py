@@ -32,3 +32,15 @@ PROBABILITIES = "probabilities"
 
 PRESENT = "present"
 """Whether an image has each kind of lesion, (K,), or each slice of a volume, (K, D), 0 or 1."""
+
+OCT_AXES = "oct_axes"
+"""In an image's metadata: voxel axes of a volume's rows, A-scans and B-scans, as its reader knows them."""
+
+LATERALITY = "laterality"
+"""In an image's metadata: "OD" for a right eye, "OS" for a left one, "" where nobody says."""
+
+LAYERS = "layers"
+"""In an image's metadata: rows of the retina's layers by name, each (A-scans, B-scans), NaN where there is none."""
+
+FILE_READER = "monai_anomaly.data.FileReader"
+"""The reader that MONAI's LoadImaged is given, by its path: transforms know nothing of the disk."""

@@ -4,9 +4,11 @@ from .cached_images import CachedImages, load_textures
 from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
 from .datalist import build_datalist, label_rules, load_datalist, write_datalist
+from .file_reader import FileReader
 from .folds import balanced_folds, count_label_pixels, fold_of_lesions
 from .image_labels import judgeable, label_source, only_healthy, with_image_labels
 from .maps import with_maps
+from .oct_readers import DicomOCTReader, SpectralisReader, TopconReader
 from .pseudo_labels import with_pseudo_labels
 from .readers import BScanFolderReader, ImageFileReader, MatVolumeReader
 from .registration_pairs import RegistrationPairs
@@ -22,10 +24,14 @@ __all__ = [
     "CachedImages",
     "CaseDataset",
     "CutPairs",
+    "DicomOCTReader",
+    "FileReader",
     "ImageFileReader",
     "MatVolumeReader",
     "RegistrationPairs",
     "SliceDataset",
+    "SpectralisReader",
+    "TopconReader",
     "balanced_folds",
     "build_datalist",
     "collate_case",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomaly.checks import check_directory
+from monai_anomaly.data.dicom import is_series
 from monai_anomaly.data.specs import PLAIN_LAYOUTS, Spec, detect_spec, load_spec
 from monai_anomaly.data.splits import split_by_patient
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
@@ -206,11 +207,16 @@ def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[
         if match is None or any(piece.startswith(".") for piece in path.relative_to(folder).parts):
             continue
         if path.is_dir():
-            wanted = (".dcm",) if free else IMAGE_SUFFIXES
-            if dimensions == 3 and any(file.suffix.lower() in wanted for file in path.iterdir()):
+            whole = is_series(path) if free else any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+            if dimensions == 3 and whole:
                 yield match["case"], path
-        elif path.is_file() and (not free or suffix_of(path.name).lower() in suffixes):
+        elif path.is_file() and (not free or (suffix_of(path.name).lower() in suffixes and not _is_slice(path))):
             yield match["case"], path
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether a file is one of a folder's DICOM slices, which are one volume."""
+    return path.suffix.lower() == ".dcm" and is_series(path.parent)
 
 
 def _find_masks(patterns: dict[str, str], name: str, folder: Path) -> dict[str, Path]:

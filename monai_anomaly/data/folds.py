@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_range
 from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.keys import FILE_READER
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ def count_label_pixels(records: Sequence[Record], values: Sequence[int], reader:
     Args:
         records: each with "patient" and "label", a list of files.
         values: to count.
-        reader: handed to MONAI's LoadImage.
+        reader: handed to MONAI's LoadImage; by default `monai_anomaly.data.FileReader`.
     """
-    load = LoadImage(reader=reader, image_only=True)
+    load = LoadImage(reader=reader or FILE_READER, image_only=True)
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(values), dtype=np.int64))
     for record in tqdm(records, desc="count labels", unit="case", disable=None):
         counts[str(record["patient"])] += 0  # those without a label count, too

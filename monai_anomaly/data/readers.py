@@ -15,7 +15,9 @@ from monai.utils import MetaKeys, SpaceKeys
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
+from monai_anomaly.data.claims import check_claim
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
+from monai_anomaly.keys import OCT_AXES
 
 _PLAIN_MODES = {"1": "L", "LA": "L", "P": "RGB", "CMYK": "RGB", "RGBA": "RGB", "YCbCr": "RGB"}
 
@@ -58,6 +60,7 @@ class ImageFileReader(ImageReader):
 
 
 def _read_array(path: Path) -> np.ndarray:
+    check_claim(path)
     try:
         with path.open("rb") as file, Image.open(file) as image:
             if not any("16" in str(tile[3]) for tile in image.tile):  # Pillow squeezes deep color through 8 bits
@@ -79,7 +82,7 @@ def _unreadable(path: Path, reason: object) -> OSError:
 
 
 class BScanFolderReader(ImageReader):
-    """Read a folder of pictures, one B-scan each and numbered by name, as a volume (A-scans, rows, B-scans).
+    """Read a folder of pictures, one B-scan each and numbered by name, as a volume (rows, A-scans, B-scans).
 
     So RESC keeps its volumes: ``<case>.img/1.bmp`` to ``128.bmp``. The order is that of the numbers, not of the text.
     Of color the mean remains. Spacing is not in the files: the affine is the identity.
@@ -105,11 +108,11 @@ class BScanFolderReader(ImageReader):
             listed = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))
             msg = f"{img.name} holds pictures of different sizes ({listed}); expected B-scans of one volume."
             raise ValueError(msg)
-        return _volume(np.stack([scan.T for scan in scans], axis=2), img)
+        return _volume(np.stack(scans, axis=2), img)
 
 
 class MatVolumeReader(ImageReader):
-    """Read a field of a MATLAB file, (rows, A-scans, B-scans), as a volume (A-scans, rows, B-scans).
+    """Read a field of a MATLAB file as a volume (rows, A-scans, B-scans).
 
     So Duke DME keeps its volumes: the field "images" of ``Subject_01.mat``, and its labels, "manualFluid1", which hold
     a number per fluid and NaN where nobody labeled.
@@ -148,7 +151,7 @@ class MatVolumeReader(ImageReader):
             came = "no such field" if array is None else f"{array.ndim} dimensions"
             msg = f"{img.name}: expected a volume in the field {self.field!r}, got {came}."
             raise ValueError(msg)
-        volume = np.asarray(array).transpose(1, 0, 2)
+        volume = np.asarray(array)
         if self.labels:
             told = content.get(self.labeled_by or self.field)
             if told is None or told.shape[-1] != volume.shape[-1]:
@@ -193,5 +196,6 @@ def _volume(array: np.ndarray, file: Path) -> tuple[np.ndarray, dict[str, Any]]:
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
         MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        OCT_AXES: np.array([0, 1, 2]),
         "filename_or_obj": str(file),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
+OCT_SUFFIXES = (".vol", ".e2e", ".fda")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".dcm", *OCT_SUFFIXES)
 
 
 def suffix_of(name: str) -> str:

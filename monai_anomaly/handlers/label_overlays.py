@@ -13,6 +13,7 @@ from monai.utils import convert_to_tensor
 from monai_anomaly.evaluation.figures import save_label_figure
 from monai_anomaly.keys import CASE, SEGMENTATION
 from monai_anomaly.transforms.class_numbers import IGNORED
+from monai_anomaly.transforms.depth_first import oct_axes
 
 
 class LabelOverlays:
@@ -47,8 +48,9 @@ class LabelOverlays:
     def __call__(self, engine: Engine) -> None:
         """Draw the case just done."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            image, labels = self._planes(item[self.image_key]), self._planes(output[SEGMENTATION])
-            truth = None if self.truth_key is None else self._planes(item[self.truth_key])
+            axes = oct_axes(item[self.image_key], self.axes)
+            image, labels = _planes(item[self.image_key], axes), _planes(output[SEGMENTATION], axes)
+            truth = None if self.truth_key is None else _planes(item[self.truth_key], axes)
             if truth is not None:
                 truth = np.where(truth == IGNORED, 0, truth)
             lesions = ((labels if truth is None else truth) >= self.first).sum((0, 1))
@@ -58,7 +60,8 @@ class LabelOverlays:
                 columns = {"segmentation": labels[..., index], "labels": truth[..., index]}
             save_label_figure(self.folder / f"{item[CASE]}_overlay.png", image[..., index], columns, self.names)
 
-    def _planes(self, array: Any) -> np.ndarray:
-        """Return (rows, A-scans, B-scans) of the first channel."""
-        plain = convert_to_tensor(array)[0].cpu().numpy()
-        return plain[..., None] if plain.ndim == 2 else plain.transpose(self.axes)
+
+def _planes(array: Any, axes: Sequence[int]) -> np.ndarray:
+    """Return (rows, A-scans, B-scans) of the first channel."""
+    plain = convert_to_tensor(array)[0].cpu().numpy()
+    return plain[..., None] if plain.ndim == 2 else plain.transpose(axes)

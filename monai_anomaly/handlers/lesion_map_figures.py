@@ -13,6 +13,7 @@ from monai.utils import convert_to_tensor
 from monai_anomaly.evaluation.figures import save_lesion_maps
 from monai_anomaly.keys import CASE, LESION_MAPS, PROBABILITIES
 from monai_anomaly.transforms.class_numbers import IGNORED
+from monai_anomaly.transforms.depth_first import oct_axes
 
 
 class LesionMapFigures:
@@ -51,8 +52,9 @@ class LesionMapFigures:
                 self.num_drawn += 1
 
     def _draw(self, data: dict[str, Any]) -> None:
+        axes = oct_axes(data["raw"], self.axes)
         said = convert_to_tensor(data[PROBABILITIES])[: len(self.names)].cpu().numpy()
-        labels = {key: self._planes(data[key])[0] for key in self.label_keys if key in data}
+        labels = {key: _planes(data[key], axes)[0] for key in self.label_keys if key in data}
         index = 0
         if said.ndim == 2:
             truth = labels.get("truth")
@@ -60,15 +62,16 @@ class LesionMapFigures:
             index = int(marked.argmax()) if marked is not None and marked.any() else int(said.max(0).argmax())
             said = said[:, index]
         titles = [f"{name}, p {p:.2f}" for name, p in zip(self.names, said.tolist(), strict=True)]
-        maps = self._planes(data[LESION_MAPS])
+        maps = _planes(data[LESION_MAPS], axes)
         save_lesion_maps(
             self.folder / f"{data[CASE]}_maps.png",
-            self._planes(data["raw"]).mean(0)[..., index],
+            _planes(data["raw"], axes).mean(0)[..., index],
             {title: one[..., index] for title, one in zip(titles, maps, strict=True)},
             {key.replace("_", " "): one[..., index] for key, one in labels.items()},
         )
 
-    def _planes(self, array: Any) -> np.ndarray:
-        """Return (C, rows, A-scans, B-scans)."""
-        plain = convert_to_tensor(array).cpu().numpy()
-        return plain[..., None] if plain.ndim == 3 else plain.transpose(0, *(axis + 1 for axis in self.axes))
+
+def _planes(array: Any, axes: Sequence[int]) -> np.ndarray:
+    """Return (C, rows, A-scans, B-scans)."""
+    plain = convert_to_tensor(array).cpu().numpy()
+    return plain[..., None] if plain.ndim == 3 else plain.transpose(0, *(axis + 1 for axis in axes))

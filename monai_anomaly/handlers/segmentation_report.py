@@ -16,6 +16,7 @@ from monai_anomaly.evaluation.report import markdown_table, write_csv
 from monai_anomaly.evaluation.segmentation import SegmentationEvaluation
 from monai_anomaly.handlers.volume_table import voxel_volume_mm3
 from monai_anomaly.keys import CASE, SEGMENTATION
+from monai_anomaly.transforms.depth_first import oct_axes
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +69,13 @@ class SegmentationReport:
                 for array in (output[SEGMENTATION], item[self.label_key], item[self.image_key])
             )
             volume = voxel_volume_mm3(item[self.image_key])
-            self.evaluation.add(item[CASE], predicted, true, self.axes[2], volume)
+            axes = oct_axes(item[self.image_key], self.axes)
+            self.evaluation.add(item[CASE], predicted, true, axes[2], volume)
             if self.num_figures is None or self.num_drawn < self.num_figures:
-                self._draw(item[CASE], image, predicted, true)
+                self._draw(item[CASE], *(array.transpose(axes) for array in (image, predicted, true)))
                 self.num_drawn += 1
 
-    def _draw(self, case: str, *arrays: np.ndarray) -> None:
-        image, predicted, true = (array.transpose(self.axes) for array in arrays)
+    def _draw(self, case: str, image: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> None:
         fluid = ((true > 1) | (predicted > 1)).sum((0, 1))
         index = int(fluid.argmax()) if fluid.any() else image.shape[2] // 2
         columns = {"labels": np.where(true > 1, true, 0)[..., index], "segmentation": predicted[..., index]}

@@ -10,6 +10,7 @@ from .clahe import CLAHE, CLAHEd, clahe
 from .class_numbers import ClassNumbers, ClassNumbersd, class_numbers, present_classes
 from .clean_mask import ConfirmMask, ConfirmMaskd, OpenMask, OpenMaskd, confirm_mask, open_mask
 from .content_mask import background_value, content_mask
+from .depth_first import DepthFirstd, oct_axes
 from .field_of_view_mask import FieldOfViewMask, FieldOfViewMaskd, field_of_view_mask
 from .fill_mask import fill_mask
 from .flatten import FlattenToBruchsMembrane, FlattenToBruchsMembraned, shift_a_scans
@@ -43,6 +44,7 @@ __all__ = [
     "ClassNumbersd",
     "ConfirmMask",
     "ConfirmMaskd",
+    "DepthFirstd",
     "FieldOfViewMask",
     "FieldOfViewMaskd",
     "FlattenToBruchsMembrane",
@@ -93,6 +95,7 @@ __all__ = [
     "histogram_peaks",
     "lesion_mask",
     "mask_to_organ",
+    "oct_axes",
     "oct_geometry",
     "oct_loading",
     "open_mask",

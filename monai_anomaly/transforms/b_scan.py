@@ -16,13 +16,14 @@ from monai.transforms import (
     ScaleIntensityRanged,
     ScaleIntensityRangePercentilesd,
     Transform,
-    Transposed,
 )
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.keys import FILE_READER
 from monai_anomaly.transforms.check_image import CheckImaged
+from monai_anomaly.transforms.depth_first import DepthFirstd
 from monai_anomaly.transforms.fill_mask import fill_of_scans
 from monai_anomaly.transforms.retina_mask import RetinaMaskd
 
@@ -83,7 +84,7 @@ def b_scan_loading(
         intensity_max: full scale of pictures.
         fill_value: lowest value of white fill in pictures, where 255 is the full scale, see `fill_mask`; None for none.
         percentiles: of a volume's values, mapped to 0 and 1.
-        reader: handed to MONAI's LoadImaged.
+        reader: handed to MONAI's LoadImaged; by default `monai_anomaly.data.FileReader`.
         retina: whether the mask is wanted.
 
     Raises:
@@ -108,7 +109,7 @@ def b_scan_loading(
             *([RetinaMaskd("image", fill_value=fill)] if retina else []),
             GrayScand("image", fill_value=fill),
         ]
-    return Compose([LoadImaged("image", reader=reader, ensure_channel_first=True), *scaling])
+    return Compose([LoadImaged("image", reader=reader or FILE_READER, ensure_channel_first=True), *scaling])
 
 
 def b_scan_geometry(
@@ -130,9 +131,6 @@ def b_scan_geometry(
     Raises:
         ValueError: axes that are not 0, 1, 2 in some order.
     """
-    if sorted(axes) != [0, 1, 2]:
-        msg = f"axes must be 0, 1 and 2 in the order rows, A-scans, B-scans, got {list(axes)}."
-        raise ValueError(msg)
     pictures = [key == "image" for key in keys]
     if dimensions == 2:
         modes = ["bilinear" if picture else "nearest" for picture in pictures]
@@ -140,7 +138,7 @@ def b_scan_geometry(
     modes = ["trilinear" if picture else "nearest" for picture in pictures]
     return Compose(
         [
-            Transposed(keys, [0, *(axis + 1 for axis in axes)], allow_missing_keys=True),
+            DepthFirstd(keys, axes, allow_missing_keys=True),
             *([RetinaMaskd("image")] if retina else []),
             Resized(keys, [*image_size, -1], mode=modes, allow_missing_keys=True),
         ]

@@ -15,6 +15,7 @@ from monai.utils import TraceKeys, convert_to_dst_type, convert_to_tensor, ensur
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
+from monai_anomaly.keys import LAYERS
 from monai_anomaly.transforms.bruchs_membrane import estimate_bruchs_membrane
 from monai_anomaly.transforms.fill_mask import fill_of_scans
 
@@ -75,6 +76,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
 
     With ``mode="nearest"`` shifts are whole rows, and the way back gives every pixel that was not shifted out of the
     image, exactly. B-scans that show no membrane take the next one's rows.
+    A membrane that came with the file (`monai_anomaly.data.SpectralisReader`) is taken before any is looked for.
 
     Args:
         depth_axis: spatial axis along which A-scans run; 0 for (C, rows, A-scans[, B-scans]).
@@ -107,11 +109,14 @@ class FlattenToBruchsMembrane(InvertibleTransform):
 
         Args:
             image: (C, rows, A-scans, ...).
-            membrane: its rows, (A-scans, ...), where they are known; by default they are estimated.
+            membrane: its rows, (A-scans, ...), where they are known; by default those that the image's metadata have
+                (`monai_anomaly.data.SpectralisReader`), else they are estimated.
         """
         plain = convert_to_tensor(image)
         depth = plain.shape[self.depth_axis + 1]
         others = [n for axis, n in enumerate(plain.shape[1:]) if axis != self.depth_axis]
+        if membrane is None:
+            membrane = _known_membrane(image, tuple(others))
         if membrane is None:
             seen = None if self.fill_value is None else ~fill_of_scans(plain, self.fill_value, self.depth_axis)
             membrane = estimate_bruchs_membrane(plain, self.depth_axis, seen)
@@ -147,6 +152,16 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         used = shifts.round() if mode == "nearest" else shifts
         result = shift_a_scans(convert_to_tensor(data), used, self.depth_axis)
         return convert_to_dst_type(result, data, dtype=result.dtype)[0]
+
+
+def _known_membrane(image: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Return the rows of Bruch's membrane that came with a file, as long as nothing but axes were turned since."""
+    rows = getattr(image, "meta", {}).get(LAYERS, {}).get("BM")
+    done = {one[TraceKeys.CLASS_NAME] for one in getattr(image, "applied_operations", ())}
+    moved = done - {"DepthFirstd", "Transposed"}
+    if rows is None or moved or len(shape) != 2 or tuple(rows.shape) != shape or not np.isfinite(rows).any():
+        return None
+    return convert_to_tensor(rows)
 
 
 def _without_gaps(rows: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_same_grid
+from monai_anomaly.keys import FILE_READER
 
 
 def lesion_mask(
@@ -66,7 +67,7 @@ class LoadLesionMask(Transform):
     Args:
         values: see `lesion_mask`.
         polarity: see `lesion_mask`.
-        reader: handed to MONAI's LoadImage.
+        reader: handed to MONAI's LoadImage; by default `monai_anomaly.data.FileReader`.
         lesions: see `lesion_mask`.
         kinds: see `lesion_mask`.
 
@@ -86,7 +87,7 @@ class LoadLesionMask(Transform):
         self.values = values
         self.lesions, self.kinds = lesions, kinds
         self.polarity = check_option("polarity", polarity, ("positive", "auto"))
-        self.loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)
+        self.loader = LoadImage(reader=reader or FILE_READER, image_only=True, ensure_channel_first=True)
 
     def __call__(self, files: str | Path | Sequence[str | Path], image: Tensor) -> MetaTensor:
         """Return the union of the files' lesions, (1, ...) uint8; zeros where there are no files.
@@ -114,7 +115,7 @@ class LoadLesionMaskd(MapTransform):
         ref_key: of the loaded image whose grid the masks lie on.
         values: see `lesion_mask`.
         polarity: see `lesion_mask`.
-        reader: handed to MONAI's LoadImage.
+        reader: handed to MONAI's LoadImage; by default `monai_anomaly.data.FileReader`.
         lesions: see `lesion_mask`.
         kinds: see `lesion_mask`.
         allow_missing_keys: leave a missing key missing instead of making an empty mask.

@@ -13,13 +13,14 @@ from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from monai_anomaly.checks import check_same_grid
+from monai_anomaly.keys import FILE_READER
 
 
 class LoadAnomalyMap(Transform):
     """Load a calibrated anomaly map and check that it is one of the image.
 
     Args:
-        reader: handed to MONAI's LoadImage.
+        reader: handed to MONAI's LoadImage; by default `monai_anomaly.data.FileReader`.
 
     Shape:
         output (1, ...) on the image's grid, float32 in [0, 1].
@@ -29,7 +30,7 @@ class LoadAnomalyMap(Transform):
     """
 
     def __init__(self, reader: Any = None) -> None:
-        self.loader = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)
+        self.loader = LoadImage(reader=reader or FILE_READER, image_only=True, ensure_channel_first=True)
 
     def __call__(self, file: str | Path, image: Tensor) -> MetaTensor:
         """Return the map.

@@ -10,12 +10,12 @@ from monai.transforms import (
     LoadImaged,
     ResizeWithPadOrCropd,
     ScaleIntensityRangePercentilesd,
-    Transposed,
 )
 
 from monai_anomaly.checks import check_range
-from monai_anomaly.keys import ANOMALY_MAP
+from monai_anomaly.keys import ANOMALY_MAP, FILE_READER
 from monai_anomaly.transforms.check_image import CheckImaged
+from monai_anomaly.transforms.depth_first import DepthFirstd
 from monai_anomaly.transforms.flatten import FlattenToBruchsMembraned
 from monai_anomaly.transforms.load_map import LoadAnomalyMapd
 
@@ -27,7 +27,7 @@ def oct_loading(
 
     Args:
         percentiles: of a volume's values, mapped to 0 and 1; what lies beyond is clipped.
-        reader: handed to MONAI's LoadImaged.
+        reader: handed to MONAI's LoadImaged; by default `monai_anomaly.data.FileReader`.
         in_channels: that the image has to have.
 
     Raises:
@@ -38,7 +38,7 @@ def oct_loading(
     check_range("upper percentile", upper, lower, 100, low_open=True)
     return Compose(
         [
-            LoadImaged("image", reader=reader, ensure_channel_first=True),
+            LoadImaged("image", reader=reader or FILE_READER, ensure_channel_first=True),
             CheckImaged("image", num_channels=in_channels),
             CopyItemsd("image", names="raw"),
             LoadAnomalyMapd(ANOMALY_MAP, allow_missing_keys=True),
@@ -58,7 +58,7 @@ def oct_geometry(
     Applies to "image", "anomaly_map" and the labels, those of them that are there.
 
     Args:
-        axes: voxel axes along which rows, A-scans and B-scans follow one another (RETOUCH's files: 1, 0, 2).
+        axes: see `DepthFirstd`.
         image_size: rows and A-scans of the B-scans.
         row_fraction: where Bruch's membrane goes, see `FlattenToBruchsMembrane`.
         labels: keys of what holds classes.
@@ -66,14 +66,11 @@ def oct_geometry(
     Raises:
         ValueError: axes that are not 0, 1, 2 in some order.
     """
-    if sorted(axes) != [0, 1, 2]:
-        msg = f"axes must be 0, 1 and 2 in the order rows, A-scans, B-scans, got {list(axes)}."
-        raise ValueError(msg)
     keys = ("image", ANOMALY_MAP, *labels)
     size = [*image_size, -1]
     return Compose(
         [
-            Transposed(keys, indices=[0, *(axis + 1 for axis in axes)], allow_missing_keys=True),
+            DepthFirstd(keys, axes, allow_missing_keys=True),
             FlattenToBruchsMembraned(keys, row_fraction=row_fraction, allow_missing_keys=True),
             ResizeWithPadOrCropd(keys, size, allow_missing_keys=True),
         ]

@@ -24,10 +24,10 @@ from monai_anomaly.transforms import ClassNumbersd, LoadLesionMask, class_number
 
 
 def write_scans(folder, volume, first=1):
-    """Write a volume (A-scans, rows, B-scans) as RESC does."""
+    """Write a volume (rows, A-scans, B-scans) as RESC does."""
     folder.mkdir(parents=True)
     for number in range(volume.shape[2]):
-        Image.fromarray(np.ascontiguousarray(volume[..., number].T)).save(folder / f"{number + first}.bmp")
+        Image.fromarray(np.ascontiguousarray(volume[..., number])).save(folder / f"{number + first}.bmp")
 
 
 class TestRESC:
@@ -104,7 +104,7 @@ class TestDuke:
         records = load_datalist(root, "test", "auto", 3)
         assert [record["patient"] for record in records] == ["Subject_01", "Subject_02"]
         image = LoadImage(reader=MatVolumeReader(), ensure_channel_first=True)(records[0]["image"])
-        assert image.shape == (1, 10, 8, 6)
+        assert image.shape == (1, 8, 10, 6)
         label = LoadImage(reader=MatVolumeReader("manualFluid1", labels=True))(records[0]["label"][0]).numpy()
         assert label.dtype == np.float32
         assert (label[..., [0, 1, 3, 5]] == 255).all()
