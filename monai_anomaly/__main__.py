@@ -110,9 +110,9 @@ def _add_data_commands(commands: Any) -> None:
     phantoms.add_argument("--shape", type=int, nargs="+", help="of a case; volumes: A-scans, rows, B-scans for oct")
     phantoms.add_argument(
         "--layout",
-        choices=("folders", "retouch", "image_labels"),
+        choices=("folders", "retouch", "image_labels", "spectralis"),
         default="folders",
-        help="retouch: OCT with labeled fluids in num-test volumes; image_labels: B-scans and labels.csv",
+        help="of oct: retouch, with labeled fluids; image_labels, B-scans and labels.csv; spectralis, .vol files",
     )
     phantoms.set_defaults(function=_phantoms)
 
@@ -220,7 +220,12 @@ def _check(known: argparse.Namespace, rest: list[str]) -> None:
 
 def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
     del rest
-    from monai_anomaly.data.phantoms import write_image_labels_layout, write_phantoms, write_retouch_layout
+    from monai_anomaly.data.phantoms import (
+        write_image_labels_layout,
+        write_phantoms,
+        write_retouch_layout,
+        write_spectralis_layout,
+    )
 
     shape = tuple(known.shape) if known.shape else None
     if known.layout != "folders":
@@ -229,6 +234,8 @@ def _phantoms(known: argparse.Namespace, rest: list[str]) -> None:
             raise ValueError(msg)
         if known.layout == "retouch":
             write_retouch_layout(known.out, known.num_test, 0, known.num_healthy, known.difficulty, known.seed, shape)
+        elif known.layout == "spectralis":
+            write_spectralis_layout(known.out, known.num_test, known.difficulty, known.seed, shape)
         else:
             counts = (known.num_healthy, known.num_train, known.num_test)
             write_image_labels_layout(known.out, *counts, known.difficulty, known.seed, shape, tuple(known.lesions))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +76,18 @@ def check_claim(file: str | Path) -> Claim | None:
     return claim
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Hold back what a library's logger says, as long as this lasts."""
+    chatty = logging.getLogger(name)
+    level = chatty.level
+    chatty.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        chatty.setLevel(level)
+
+
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "nothing"
 
@@ -84,25 +98,43 @@ def _reason(error: Exception) -> str:
 
 
 def _nifti(path: Path) -> Claim:
-    image = nib.Nifti1Image.from_filename(path) if _is_nifti1(path) else nib.Nifti2Image.from_filename(path)
+    first = _check_nifti_header(path)
+    with quiet("nibabel.global"):
+        image = (nib.Nifti1Image if first == 348 else nib.Nifti2Image).from_filename(path)
     shape = tuple(int(size) for size in image.shape)
     num_bytes = math.prod(shape) * image.get_data_dtype().itemsize
     if path.suffix.lower() == ".gz":
         return Claim(shape, num_bytes, path.stat().st_size * _MOST_DEFLATED)
-    offset = int(image.dataobj.offset)
-    if offset < 0:
-        msg = f"its data begin at {offset}"
-        raise ValueError(msg)
-    return Claim(shape, num_bytes, max(0, path.stat().st_size - offset))
+    return Claim(shape, num_bytes, max(0, path.stat().st_size - int(image.dataobj.offset)))
 
 
-def _is_nifti1(path: Path) -> bool:
+def _check_nifti_header(path: Path) -> int:
+    """Return 348 or 540, the header's size; refuse extensions that go beyond where the data begin."""
     with Opener(str(path)) as file:
-        start = file.read(348)
-    if len(start) < 348:
-        msg = f"{len(start)} bytes, a NIfTI header has 348"
-        raise ValueError(msg)
-    return 348 in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])
+        start = file.read(540)
+        sizes = {order: struct.unpack(f"{order}i", start[:4])[0] for order in "<>" if len(start) >= 352}
+        order = next((order for order, size in sizes.items() if size in {348, 540}), None)
+        if order is None:
+            msg = f"{len(start)} bytes that begin {start[:4]!r}, no NIfTI header"
+            raise ValueError(msg)
+        size = sizes[order]
+        form, place = ("f", 108) if size == 348 else ("q", 168)
+        data = int(struct.unpack_from(order + form, start, place)[0])
+        if not size + 4 <= data <= path.stat().st_size * _MOST_DEFLATED:
+            msg = f"its data begin at {data}"
+            raise ValueError(msg)
+        place = size + 4
+        file.seek(size)
+        extended = file.read(4)[:1] not in {b"", b"\0"}
+        while extended and place + 16 <= data:
+            file.seek(place)
+            raw = file.read(4)
+            length = struct.unpack(f"{order}i", raw)[0] if len(raw) == 4 else 0
+            if not 16 <= length <= data - place:
+                msg = f"an extension of its header has {length} bytes"
+                raise ValueError(msg)
+            place += length
+    return size
 
 
 def _lines(path: Path, separator: str, last: str) -> tuple[dict[str, str], int]:
@@ -112,10 +144,13 @@ def _lines(path: Path, separator: str, last: str) -> tuple[dict[str, str], int]:
         while file.tell() < _LONGEST_HEADER:
             raw = file.readline(_LONGEST_HEADER)
             line = raw.decode("latin-1").strip()
-            key, found, value = line.partition(separator)
+            key, found, value = (part.strip() for part in line.partition(separator))
+            if key in fields or not line.isprintable():
+                msg = f"its header has {line[:40]!r} twice, or bytes that are no text"
+                raise ValueError(msg)
             if found:
-                fields[key.strip()] = value.strip()
-            if not raw or (not line and not last) or (last and key.strip() == last):
+                fields[key] = value
+            if not raw or (not line and not last) or (last and key == last):
                 break
         return fields, file.tell()
 
@@ -132,32 +167,52 @@ def _beside(path: Path, name: str) -> Path:
     return data
 
 
+_NUMBERS_PER_AXIS = {
+    "ElementSpacing": 1,
+    "ElementSize": 1,
+    "Offset": 1,
+    "Position": 1,
+    "Origin": 1,
+    "CenterOfRotation": 1,
+    "TransformMatrix": 2,
+    "Rotation": 2,
+    "Orientation": 2,
+}
+"""How many numbers these have, as a power of the number of axes."""
+
+
 def _metaimage(path: Path) -> Claim:
     fields, end = _lines(path, "=", "ElementDataFile")
     shape = tuple(int(size) for size in fields["DimSize"].split())
-    if len(shape) != int(fields["NDims"]) or not 1 <= len(shape) <= 4:
-        msg = f"NDims is {fields['NDims']}, DimSize has {len(shape)} numbers"
+    axes = int(fields["NDims"])
+    if len(shape) != axes or not 1 <= axes <= 4:
+        msg = f"NDims is {axes}, DimSize has {len(shape)} numbers"
         raise ValueError(msg)
-    channels = int(fields.get("ElementNumberOfChannels", "1"))
-    kind = fields["ElementType"].upper().removeprefix("MET_").removesuffix("_ARRAY")
-    num_bytes = math.prod(shape) * channels * _META_TYPES[kind if kind in _META_TYPES else kind.removeprefix("U")]
+    if fields.get("ObjectType", "Image") != "Image" or fields.get("BinaryData", "True").lower() not in {
+        "true",
+        "t",
+        "1",
+    }:
+        msg = "it is no image of binary data"
+        raise ValueError(msg)
+    for name, power in _NUMBERS_PER_AXIS.items():
+        numbers = [float(word) for word in fields[name].split()] if name in fields else [1.0] * axes**power
+        spacing = name in {"ElementSpacing", "ElementSize"}
+        if len(numbers) != axes**power or not all(math.isfinite(x) and (x > 0 or not spacing) for x in numbers):
+            msg = f"{name} is {fields[name][:80]!r}"
+            raise ValueError(msg)
+    channels, skipped = int(fields.get("ElementNumberOfChannels", "1")), int(fields.get("HeaderSize", "0"))
+    packed_size = int(fields.get("CompressedDataSize", "0"))
+    kind = fields["ElementType"].upper().removeprefix("MET_")
+    itemsize = _META_TYPES[kind if kind in _META_TYPES else kind.removeprefix("U")]
     local = fields["ElementDataFile"].upper() == "LOCAL"
-    skipped = max(0, int(fields.get("HeaderSize", "0")))
-    available = path.stat().st_size - end if local else _beside(path, fields["ElementDataFile"]).stat().st_size
-    factor = _MOST_DEFLATED if fields.get("CompressedData", "").lower() == "true" else 1
-    _check_numbers(fields, ("ElementSpacing", "ElementSize", "TransformMatrix", "Rotation", "Orientation", "Offset"))
-    return Claim((*shape, channels) if channels > 1 else shape, num_bytes, max(0, available - skipped) * factor)
-
-
-def _check_numbers(fields: Mapping[str, str], names: tuple[str, ...]) -> None:
-    for name in names:
-        numbers = [float(word) for word in fields.get(name, "").split()]
-        if not all(math.isfinite(number) for number in numbers):
-            msg = f"{name} is {fields[name][:80]}"
-            raise ValueError(msg)
-        if name in {"ElementSpacing", "ElementSize"} and not all(numbers):
-            msg = f"{name} is {fields[name][:80]}"
-            raise ValueError(msg)
+    there = path.stat().st_size - end if local else _beside(path, fields["ElementDataFile"]).stat().st_size
+    if not (1 <= channels <= 1024 and 0 <= packed_size <= there and (skipped == -1 or 0 <= skipped <= there)):
+        msg = f"{channels} channels, {packed_size} bytes compressed, {skipped} to skip of {there}"
+        raise ValueError(msg)
+    factor = _MOST_DEFLATED if fields.get("CompressedData", "False").lower() in {"true", "t", "1"} else 1
+    num_bytes = math.prod(shape) * channels * itemsize
+    return Claim((*shape, channels) if channels > 1 else shape, num_bytes, (there - max(0, skipped)) * factor)
 
 
 def _nrrd(path: Path) -> Claim:

@@ -15,7 +15,7 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, optional_import
 
 from monai_anomaly.checks import check_option
-from monai_anomaly.data.claims import check_claim
+from monai_anomaly.data.claims import check_claim, quiet
 from monai_anomaly.keys import LATERALITY, LAYERS, OCT_AXES
 
 logger = logging.getLogger(__name__)
@@ -206,11 +206,9 @@ def _from_eyepy(file: Path, function: str) -> tuple[np.ndarray, dict[str, Any]]:
     if not found:
         msg = f'{file.name} needs eyepy: pip install "monai-anomaly[oct]".'
         raise ImportError(msg)
-    chatty = logging.getLogger("eyepy")
-    level = chatty.level
-    chatty.setLevel(logging.ERROR)  # it warns of every export with fewer layers than there could be
     try:
-        volume = read(file)
+        with quiet("eyepy"):  # it warns of every export with fewer layers than there could be
+            volume = read(file)
         volume.set_intensity_transform(lambda values: values)
         array = np.ascontiguousarray(np.asarray(volume.data).transpose(1, 2, 0))
         lines = {layer.name: np.asarray(layer.data, dtype=np.float32) for layer in volume.layers.values()}
@@ -223,8 +221,6 @@ def _from_eyepy(file: Path, function: str) -> tuple[np.ndarray, dict[str, Any]]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         msg = f"{file.name} cannot be read ({reason}); expected a whole volume scan: export it again."
         raise ValueError(msg) from error
-    finally:
-        chatty.setLevel(level)
     eye = str(volume.laterality or "").strip("\x00 ")
     return array, oct_metadata(file, array.shape, affine, eye if eye in {"OD", "OS"} else "", layers)
 

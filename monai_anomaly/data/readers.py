@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
 from monai_anomaly.data.claims import check_claim
+from monai_anomaly.data.matlab_file import check_matlab
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
 from monai_anomaly.keys import OCT_AXES
 
@@ -142,9 +143,13 @@ class MatVolumeReader(ImageReader):
     def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array and its metadata."""
         try:
-            content = loadmat(img, variable_names=[self.field, self.labeled_by or self.field])
+            fields = [self.field, self.labeled_by or self.field]
+            check_matlab(img, fields)
+            content = loadmat(img, variable_names=fields)
         except Exception as error:
-            msg = f"{img.name} cannot be read ({type(error).__name__}: {error}); expected a MATLAB file older than 7.3."
+            msg = (
+                f"{img.name} cannot be read ({type(error).__name__}: {error}); expected a whole MATLAB file (-v6, -v7)."
+            )
             raise ValueError(msg) from error
         array = content.get(self.field)
         if array is None or array.ndim != 3:

@@ -9,12 +9,14 @@ from .fundus import fundus_phantom
 from .liver_ct import liver_ct_phantom
 from .oct import oct_phantom
 from .phantom import Phantom
+from .spectralis import write_vol
 from .write import (
     write_adam_layout,
     write_idrid_layout,
     write_image_labels_layout,
     write_phantoms,
     write_retouch_layout,
+    write_spectralis_layout,
 )
 
 __all__ = [
@@ -28,4 +30,6 @@ __all__ = [
     "write_image_labels_layout",
     "write_phantoms",
     "write_retouch_layout",
+    "write_spectralis_layout",
+    "write_vol",
 ]

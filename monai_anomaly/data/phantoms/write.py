@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from monai_anomaly.data.phantoms.fundus import fundus_phantom
 from monai_anomaly.data.phantoms.liver_ct import liver_ct_phantom
 from monai_anomaly.data.phantoms.oct import oct_phantom
 from monai_anomaly.data.phantoms.phantom import Phantom
+from monai_anomaly.data.phantoms.spectralis import write_vol
 from monai_anomaly.data.writers import write_atomically
 
 MODALITIES: dict[str, tuple[Callable[..., Phantom], tuple[str, ...]]] = {
@@ -139,7 +141,7 @@ def write_retouch_layout(
     num_healthy: int = 0,
     difficulty: float = 0.3,
     seed: int = 0,
-    shape: tuple[int, int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> Path:
     """Write OCT phantoms with labeled fluids in RETOUCH's folders, as MHD; return the folder.
 
@@ -148,7 +150,7 @@ def write_retouch_layout(
     """
     root = Path(folder)
     rng = np.random.default_rng(seed)
-    size = {} if shape is None else {"shape": shape}
+    size: dict[str, Any] = {} if shape is None else {"shape": shape}
     num_training = num_volumes + num_healthy
     for number in range(num_training + num_test):
         drawn = [str(kind) for kind in rng.choice(["IRF", "SRF", "PED"], rng.integers(1, 4), replace=False)]
@@ -254,3 +256,35 @@ def _write_rows(file: Path, rows: list[list[str]]) -> None:
             csv.writer(handle).writerows(rows)
 
     write_atomically(file, write)
+
+
+def write_spectralis_layout(
+    folder: str | Path,
+    num_scans: int = 2,
+    difficulty: float = 0.3,
+    seed: int = 0,
+    shape: tuple[int, ...] | None = None,
+) -> Path:
+    """Write OCT phantoms as Heidelberg's .vol exports, with ILM and Bruch's membrane, and return the folder.
+
+    Every other scan has lesions, which these files have no place for.
+
+    Args:
+        folder: to write to.
+        num_scans: at least 1.
+        difficulty: in [0, 1].
+        seed: the scans take this and the numbers after it.
+        shape: A-scans, rows, B-scans; None for the phantom's own.
+    """
+    check_range("num_scans", num_scans, 1)
+    size: dict[str, Any] = {} if shape is None else {"shape": shape}
+    for number in range(num_scans):
+        lesions = ("SRF", "IRF") if number % 2 else ()
+        phantom = oct_phantom(lesions=lesions, difficulty=difficulty, seed=seed + number, **size)
+        volume = phantom.image.transpose(1, 0, 2).astype(np.float64) / 255
+        reflectivity = np.exp(volume * 8.285 - 8.3) - 2.44e-4  # what the device shows is its logarithm
+        inner = phantom.structures["retina"].argmax(1).astype(np.float32)
+        layers = np.stack([inner, phantom.structures["bruchs_membrane"]])
+        spacing = [float(abs(phantom.affine[axis, axis])) for axis in (1, 0, 2)]
+        write_vol(Path(folder) / f"scan{number}.vol", np.clip(reflectivity, 0, 1), layers, spacing)
+    return Path(folder)
