@@ -1,5 +1,6 @@
 """Real files, where they are at hand."""
 
+import csv
 import math
 import struct
 from collections import Counter
@@ -216,3 +217,50 @@ def test_white_fill_is_no_retina_and_black(real_data):
         assert not loaded["retina"][fill].any()
         assert 0.03 < float(loaded["retina"].mean()) < 0.6
     assert filled > 2
+
+
+def spectralis(real_data, folder):
+    """Copy the scan and the empty file into a folder of their own."""
+    folder.mkdir()
+    for name in ("Willis_B_716_0.vol", "invalid.vol"):
+        (folder / name).write_bytes((real_data / "spectralis" / name).read_bytes())
+    return folder
+
+
+def check_spectralis_output(out, ending):
+    """The output lies on the scan's grid; the empty file has its line."""
+    found = nib.load(out / f"Willis_B_716_0_{ending}")
+    assert found.shape == (496, 768, 1)
+    assert np.allclose(found.header.get_zooms()[:2], (0.0038717, 0.0118206), atol=1e-6)
+    assert nib.aff2axcodes(found.affine) == ("P", "L", "I")
+    with (out / "failures.csv").open(newline="") as handle:
+        (failure,) = csv.DictReader(handle)
+    assert failure["case"] == "invalid"
+    assert failure["reason"].startswith("invalid.vol cannot be read (0 bytes without the mark HSF-OCT")
+
+
+def test_a_spectralis_file_through_resad(real_data, run, volume_model, tmp_path):
+    places = {"dataset_dir": str(spectralis(real_data, tmp_path / "data")), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(RuntimeError):  # 1 of 2 cases failed
+        run(["inference", "data_volume"], **places, ckpt_path=str(volume_model))
+    check_spectralis_output(tmp_path / "out", "anomaly_map.nii.gz")
+
+
+def test_a_spectralis_file_through_amnet_unchanged(real_data, run, tmp_path):
+    """The membrane of the file's header flattens it; A-scans come first whatever `axes` says."""
+    from monai_anomaly.data import FileReader
+    from monai_anomaly.data.phantoms import write_retouch_layout
+    from monai_anomaly.transforms import oct_geometry, oct_loading
+
+    data = write_retouch_layout(tmp_path / "retouch", 2, 0, shape=(64, 96, 4))
+    run(["train"], bundle="amnet", dataset_dir=str(data), ckpt_dir=str(tmp_path / "model"))
+    places = {"dataset_dir": str(spectralis(real_data, tmp_path / "data")), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(RuntimeError):  # 1 of 2 cases failed
+        run(["inference"], bundle="amnet", **places, ckpt_path=str(tmp_path / "model" / "model.pt"))
+    check_spectralis_output(tmp_path / "out", "segmentation.nii.gz")
+    flat = oct_geometry(row_fraction=0.5)(oct_loading()({"image": real_data / "spectralis" / "Willis_B_716_0.vol"}))
+    array, meta = FileReader().get_data(real_data / "spectralis" / "Willis_B_716_0.vol")
+    assert flat["image"].shape == (1, 496, 512, 1)
+    for a_scan in range(128, 640, 7):
+        row = 248 - round(float(248 - meta["layers"]["BM"][a_scan, 0]))
+        assert flat["image"][0, 248, a_scan - 128, 0] == pytest.approx(array[row, a_scan, 0], abs=1e-6)

@@ -57,5 +57,5 @@ class FailureReport:
             total = sum(map(len, self.failures_of)) + len(failures)
         total += sum(len(source) + len(source.failures) for source in self.besides)
         counts = f"{len(failures)} of {total} cases failed, the others are done"
-        msg = f"{counts}: {shown}{more}. All reasons: {self.file}"
+        msg = f"{counts}: {shown.rstrip('.')}{more}. All reasons: {self.file}"
         raise RuntimeError(msg)
