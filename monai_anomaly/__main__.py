@@ -20,14 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and known.command not in ("run", "experiment"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        known.function(known, rest)
+        return int(known.function(known, rest) or 0)
     except KeyboardInterrupt:
         return _fail("interrupted", known.debug)
     except Exception as error:
         if known.debug:
             raise
         return _fail(root_cause(error), known.debug)
-    return 0
 
 
 def _fail(reason: str, debug: bool) -> int:
@@ -92,6 +91,16 @@ def _add_data_commands(commands: Any) -> None:
     datalist.add_argument("--out", required=True, help="the JSON file to write")
     datalist.add_argument("--dimensions", type=int, choices=(2, 3), help="of the files, where the spec leaves it open")
     datalist.set_defaults(function=_datalist)
+
+    inspect = commands.add_parser("inspect", help="look at data before training; exit status 1 says it may not start")
+    inspect.add_argument("source", help="a folder, a datalist's JSON, or one image or volume")
+    inspect.add_argument("--out", default="inspection", help="folder for the tables, the JSON and the contact sheet")
+    inspect.add_argument("--spec", default="auto", help="a data spec's name or YAML file")
+    inspect.add_argument("--root", help="of a datalist: the folder its paths are relative to")
+    inspect.add_argument("--dimensions", type=int, choices=(2, 3), help="images or volumes, in a plain folder")
+    inspect.add_argument("--headers_only", action="store_true", help="read no pixels where headers tell the shape")
+    inspect.add_argument("--workers", type=int, help="processes; as many as cores, eight at most, by default")
+    inspect.set_defaults(function=_inspect)
 
     check = commands.add_parser("check", help="run the model zoo's checks on a bundle")
     check.add_argument("bundle", help="stem, name or folder")
@@ -207,6 +216,17 @@ def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
             told = [n for n in spec.get("paper_counts", []) if (n["section"], n["group"]) == (section, group)]
             papers = "".join(f"; {n['paper']}: {n['count']} ({n['derived']})" for n in told)
             sys.stdout.write(f"{section}\t{group}\t{count}{papers}\n")
+
+
+def _inspect(known: argparse.Namespace, rest: list[str]) -> int:
+    del rest
+    warnings.filterwarnings("ignore")
+    from monai_anomaly.inspection import inspect_dataset
+
+    options = {key: getattr(known, key) for key in ("spec", "root", "dimensions", "headers_only", "workers")}
+    report = inspect_dataset(known.source, known.out, **options)
+    sys.stdout.write("\n".join([*report.lines(), f"{report.folder}/report.json", ""]))
+    return int(report.num_errors > 0)
 
 
 def _check(known: argparse.Namespace, rest: list[str]) -> None:

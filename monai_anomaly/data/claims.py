@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.openers import Opener
 from PIL import Image
 
@@ -38,11 +40,15 @@ class Claim:
         shape: of the array, as the file orders it.
         num_bytes: of the array.
         available: bytes the file has for it at most.
+        dtype: of the values, as NumPy calls it.
+        affine: (4, 4), voxels to mm in RAS+, of volumes whose header is read here to the end; None of others.
     """
 
     shape: tuple[int, ...]
     num_bytes: int
     available: int
+    dtype: str = ""
+    affine: np.ndarray | None = None
 
 
 def check_claim(file: str | Path) -> Claim | None:
@@ -80,12 +86,11 @@ def check_claim(file: str | Path) -> Claim | None:
 def quiet(name: str) -> Iterator[None]:
     """Hold back what a library's logger says, as long as this lasts."""
     chatty = logging.getLogger(name)
-    level = chatty.level
-    chatty.setLevel(logging.CRITICAL)
+    before, chatty.disabled = chatty.disabled, True
     try:
         yield
     finally:
-        chatty.setLevel(level)
+        chatty.disabled = before
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -98,42 +103,43 @@ def _reason(error: Exception) -> str:
 
 
 def _nifti(path: Path) -> Claim:
-    first = _check_nifti_header(path)
-    with quiet("nibabel.global"):
-        image = (nib.Nifti1Image if first == 348 else nib.Nifti2Image).from_filename(path)
-    shape = tuple(int(size) for size in image.shape)
-    num_bytes = math.prod(shape) * image.get_data_dtype().itemsize
-    if path.suffix.lower() == ".gz":
-        return Claim(shape, num_bytes, path.stat().st_size * _MOST_DEFLATED)
-    return Claim(shape, num_bytes, max(0, path.stat().st_size - int(image.dataobj.offset)))
+    packed = path.suffix.lower() == ".gz"
+    available = path.stat().st_size * (_MOST_DEFLATED if packed else 1)
+    with Opener(str(path)) as file, quiet("nibabel.global"):
+        size = _check_nifti_header(file, available)
+        header = (nib.Nifti1Header if size == 348 else nib.Nifti2Header).from_fileobj(file)
+    shape = tuple(int(size) for size in header.get_data_shape())
+    dtype = header.get_data_dtype()
+    available -= 0 if packed else int(header.get_data_offset())
+    return Claim(shape, math.prod(shape) * dtype.itemsize, available, str(dtype), header.get_best_affine())
 
 
-def _check_nifti_header(path: Path) -> int:
+def _check_nifti_header(file: Any, available: int) -> int:
     """Return 348 or 540, the header's size; refuse extensions that go beyond where the data begin."""
-    with Opener(str(path)) as file:
-        start = file.read(540)
-        sizes = {order: struct.unpack(f"{order}i", start[:4])[0] for order in "<>" if len(start) >= 352}
-        order = next((order for order, size in sizes.items() if size in {348, 540}), None)
-        if order is None:
-            msg = f"{len(start)} bytes that begin {start[:4]!r}, no NIfTI header"
+    start = file.read(540)
+    sizes = {order: struct.unpack(f"{order}i", start[:4])[0] for order in "<>" if len(start) >= 352}
+    order = next((order for order, size in sizes.items() if size in {348, 540}), None)
+    if order is None:
+        msg = f"{len(start)} bytes that begin {start[:4]!r}, no NIfTI header"
+        raise ValueError(msg)
+    size = sizes[order]
+    form, where = ("f", 108) if size == 348 else ("q", 168)
+    data = int(struct.unpack_from(order + form, start, where)[0])
+    if not size + 4 <= data <= available:
+        msg = f"its data begin at {data}"
+        raise ValueError(msg)
+    place = size + 4
+    file.seek(size)
+    extended = file.read(4)[:1] not in {b"", b"\0"}
+    while extended and place + 16 <= data:
+        file.seek(place)
+        raw = file.read(4)
+        length = struct.unpack(f"{order}i", raw)[0] if len(raw) == 4 else 0
+        if not 16 <= length <= data - place:
+            msg = f"an extension of its header has {length} bytes"
             raise ValueError(msg)
-        size = sizes[order]
-        form, place = ("f", 108) if size == 348 else ("q", 168)
-        data = int(struct.unpack_from(order + form, start, place)[0])
-        if not size + 4 <= data <= path.stat().st_size * _MOST_DEFLATED:
-            msg = f"its data begin at {data}"
-            raise ValueError(msg)
-        place = size + 4
-        file.seek(size)
-        extended = file.read(4)[:1] not in {b"", b"\0"}
-        while extended and place + 16 <= data:
-            file.seek(place)
-            raw = file.read(4)
-            length = struct.unpack(f"{order}i", raw)[0] if len(raw) == 4 else 0
-            if not 16 <= length <= data - place:
-                msg = f"an extension of its header has {length} bytes"
-                raise ValueError(msg)
-            place += length
+        place += length
+    file.seek(0)
     return size
 
 
@@ -212,7 +218,26 @@ def _metaimage(path: Path) -> Claim:
         raise ValueError(msg)
     factor = _MOST_DEFLATED if fields.get("CompressedData", "False").lower() in {"true", "t", "1"} else 1
     num_bytes = math.prod(shape) * channels * itemsize
-    return Claim((*shape, channels) if channels > 1 else shape, num_bytes, (there - max(0, skipped)) * factor)
+    full = (*shape, channels) if channels > 1 else shape
+    available = (there - max(0, skipped)) * factor
+    return Claim(full, num_bytes, available, kind.lower(), _meta_affine(fields, axes))
+
+
+def _meta_affine(fields: Mapping[str, str], axes: int) -> np.ndarray | None:
+    """Return the affine of a volume in RAS+; MetaImage's is in LPS+, rows of the matrix being the voxel axes."""
+    if axes != 3:
+        return None
+
+    def numbers(names: str, default: list[float]) -> np.ndarray:
+        found = next((fields[name].split() for name in names.split() if name in fields), default)
+        return np.array([float(word) for word in found])
+
+    spacing = numbers("ElementSpacing ElementSize", [1.0] * 3)
+    directions = numbers("TransformMatrix Rotation Orientation", list(np.eye(3).ravel())).reshape(3, 3)
+    affine = np.eye(4)
+    affine[:3, :3] = directions.T * spacing
+    affine[:3, 3] = numbers("Offset Position Origin", [0.0] * 3)
+    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
 def _nrrd(path: Path) -> Claim:

@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,39 @@ def build_datalist(spec: Spec, root: str | Path) -> Datalist:
 
     Raises:
         FileNotFoundError: images or masks that should be there are missing; all of them are listed.
-        ValueError: one patient in two sections that must not share any.
     """
+    datalist, missing = find_cases(spec, root)
+    if missing:
+        shown = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
+        msg = f"{len(missing)} files of {spec['name']} are missing or unpaired below {root}: {shown}."
+        raise FileNotFoundError(msg)
+    return datalist
+
+
+def find_cases(spec: Spec, root: str | Path) -> tuple[Datalist, list[str]]:
+    """Return the cases as `build_datalist` does, and what is missing or unpaired, one line each."""
     folder = check_directory("dataset_dir", root)
     datalist: Datalist = {section: [] for section in SECTIONS}
     missing: list[str] = []
     for part in spec["parts"]:
         datalist[part["section"]] += list(_cases_of_part(spec, part, folder, missing))
-    if missing:
-        shown = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
-        msg = f"{len(missing)} files of {spec['name']} are missing or unpaired below {folder}: {shown}."
-        raise FileNotFoundError(msg)
     if "split" in spec:
         rest, test = split_by_patient(datalist["training"], spec["split"]["test_fraction"], spec["split"]["seed"])
         datalist["training"], datalist["test"] = rest, test
-    return datalist
+    return datalist, missing
+
+
+def shared_patients(datalist: Datalist) -> dict[str, list[str]]:
+    """Return the patients who are in more than one section, with the sections.
+
+    Only records whose patient is known count: where a data set does not tell, every case is its own patient.
+    """
+    sections: dict[str, set[str]] = defaultdict(set)
+    for section, records in datalist.items():
+        for record in records:
+            if record["patient"] != record["case"]:
+                sections[str(record["patient"])].add(section)
+    return {patient: sorted(where) for patient, where in sections.items() if len(where) > 1}
 
 
 def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions: int = 2) -> list[Record]:
@@ -72,7 +90,7 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
     """
     folder = check_directory("dataset_dir", root)
     if str(spec).endswith(".json"):
-        records = _read_json(Path(spec), folder).get(section, [])
+        records = read_datalist(Path(spec), folder).get(section, [])
         chosen = str(spec)
     else:
         found = detect_spec(folder, dimensions) if spec == "auto" else load_spec(spec)
@@ -126,7 +144,13 @@ def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> No
     write_atomically(file, lambda temporary: temporary.write_text(json.dumps(plain, indent=4) + "\n", encoding="utf-8"))
 
 
-def _read_json(file: Path, folder: Path) -> Datalist:
+def read_datalist(file: Path, folder: Path) -> Datalist:
+    """Return a datalist's sections from JSON, paths made absolute below ``folder``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -154,10 +178,12 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
     listed = _read_table(part["table"], folder, missing) if "table" in part else None
     if listed is not None:
         missing += [f"image of {name} ({part['image']})" for name in listed if name not in images]
+    plain = spec["name"] in PLAIN_LAYOUTS  # names there may come again in another section
+    masks = {key: _index_masks(part.get(key, {}), folder) for key in ("label", "exclude", "organ")}
     for name, image in images.items():
         if listed is not None and name not in listed:
             continue
-        label = _find_masks(part.get("label", {}), name, folder)
+        label = _masks_of(masks["label"], name)
         if not _masks_fit(part.get("masks", "optional"), label, part.get("label", {}), image, folder, missing):
             continue
         files = [str(path) for path in label.values()]
@@ -171,12 +197,9 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
         yield {
             "image": str(image),
             "label": files,
-            **{
-                key: [str(path) for path in _find_masks(part.get(key, {}), name, folder).values()]
-                for key in ("exclude", "organ")
-            },
+            **{key: [str(path) for path in _masks_of(masks[key], name).values()] for key in ("exclude", "organ")},
             "case": case,
-            "patient": patient[1] if patient else name.removesuffix(suffix_of(name)),
+            "patient": patient[1] if patient else case if plain else name.removesuffix(suffix_of(name)),
             "group": ("abnormal" if files else group) if group == "unlabeled" else group,
             **({"grade": listed[name]} if listed and listed[name] is not None else {}),
         }
@@ -219,19 +242,29 @@ def _is_slice(path: Path) -> bool:
     return path.suffix.lower() == ".dcm" and is_series(path.parent)
 
 
-def _find_masks(patterns: dict[str, str], name: str, folder: Path) -> dict[str, Path]:
-    found = {}
+def _index_masks(patterns: dict[str, str], folder: Path) -> dict[str, dict[str, Path]]:
+    """Return by kind the masks there are, by the names of their cases; each folder is looked through once."""
+    index: dict[str, dict[str, Path]] = {}
     for kind, pattern in patterns.items():
-        stem = name.removesuffix(suffix_of(name)) if pattern.endswith("{case}") else name
-        wanted = pattern.replace("{case}", re.sub(r"([*?\[])", r"[\1]", stem))
-        if pattern.endswith("{case}"):  # the label may have another suffix than the image
-            wanted += ".*"
-        path = next(
-            (p for p in sorted(folder.glob(wanted)) if suffix_of(p.name) or not pattern.endswith("{case}")), None
-        )
-        if path is not None:
-            found[kind] = path
-    return found
+        regex = re.compile(_as_regex(pattern))
+        free = pattern.endswith("{case}")  # the label may have another suffix than the image
+        index[kind] = {}
+        for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
+            match = regex.fullmatch(path.relative_to(folder).as_posix())
+            if match is not None and (suffix_of(path.name) or not free):
+                name = match["case"]
+                index[kind].setdefault(name.removesuffix(suffix_of(name)) if free else name, path)
+    return index
+
+
+def _masks_of(index: dict[str, dict[str, Path]], name: str) -> dict[str, Path]:
+    """Return a case's masks by kind."""
+    names = (name, name.removesuffix(suffix_of(name)))
+    return {
+        kind: next(paths[n] for n in names if n in paths)
+        for kind, paths in index.items()
+        if any(n in paths for n in names)
+    }
 
 
 def _as_regex(pattern: str) -> str:

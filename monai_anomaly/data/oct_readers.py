@@ -207,7 +207,7 @@ def _from_eyepy(file: Path, function: str) -> tuple[np.ndarray, dict[str, Any]]:
         msg = f'{file.name} needs eyepy: pip install "monai-anomaly[oct]".'
         raise ImportError(msg)
     try:
-        with quiet("eyepy"):  # it warns of every export with fewer layers than there could be
+        with quiet("eyepy.io.HeVolReader"):  # it warns of every export with fewer layers than there could be
             volume = read(file)
         volume.set_intensity_transform(lambda values: values)
         array = np.ascontiguousarray(np.asarray(volume.data).transpose(1, 2, 0))

@@ -1,0 +1,223 @@
+"""One case: its image and its labels, opened once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import ImageReader
+from torch.utils.data import Dataset
+
+from monai_anomaly.checks import root_cause
+from monai_anomaly.data import FileReader, MatVolumeReader
+from monai_anomaly.data.claims import check_claim
+from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
+from monai_anomaly.keys import OCT_AXES
+from monai_anomaly.transforms import lesion_mask
+
+ERROR, WARNING = "error", "warning"
+THUMBNAIL = 96
+"""Longest side of a picture in the contact sheet, in pixels."""
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What label files may hold, see `monai_anomaly.data.label_rules`, and how to read MATLAB's."""
+
+    values: Sequence[int] | None = None
+    lesions: Sequence[int] | None = None
+    polarity: str = "positive"
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Look:
+    """What was seen of a case."""
+
+    row: dict[str, Any]
+    problems: list[tuple[str, str, str]] = field(default_factory=list)  # severity, kind, text
+    digest: bytes = b""
+    thumbnail: np.ndarray | None = None
+
+
+class Looks(Dataset):
+    """Cases as `Look`, for a DataLoader: one file after the other, in as many processes as wanted.
+
+    Args:
+        cases: (section, record).
+        rules: of the labels.
+        headers_only: leave pixels alone where the header tells the shape.
+        pictured: numbers of the cases that want a thumbnail.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[tuple[str, Mapping[str, Any]]],
+        rules: LabelRules,
+        headers_only: bool = False,
+        pictured: Sequence[int] = (),
+    ) -> None:
+        self.cases, self.rules, self.headers_only = cases, rules, headers_only
+        self.pictured = frozenset(pictured)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Look:
+        section, record = self.cases[index]
+        look = Look({"case": record["case"], "section": section, "group": record["group"]})
+        try:
+            self._look(look, record, index in self.pictured)
+        except Exception as error:  # noqa: BLE001 - whatever a file does, the others are looked at
+            look.problems.append((ERROR, "unreadable", root_cause(error)))
+        return look
+
+    def _look(self, look: Look, record: Mapping[str, Any], pictured: bool) -> None:
+        image = Path(record["image"])
+        claim = check_claim(image) if self.headers_only else None
+        if claim is not None:
+            look.row |= _geometry(claim.shape, claim.affine, claim.dtype)
+            for file in record["label"]:
+                label = check_claim(file)
+                if label is not None:
+                    _compare(look, Path(file), (claim.shape, claim.affine), (label.shape, label.affine))
+            return
+        array, meta = _read(image, _reader(image, self.rules.fields, label=False))
+        volume = suffix_of(image.name).lower() not in IMAGE_SUFFIXES
+        affine = np.asarray(meta["affine"]) if volume else None
+        look.row |= _geometry(array.shape, affine, str(array.dtype))
+        content = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
+        content.update(np.ascontiguousarray(array).data)
+        look.digest = content.digest()
+        _look_at_values(look, array)
+        marked = self._look_at_labels(look, record, array.shape if volume else array.shape[:2], affine)
+        if pictured:
+            look.thumbnail = thumbnail(array, marked, meta.get(OCT_AXES), volume)
+
+    def _look_at_labels(
+        self, look: Look, record: Mapping[str, Any], shape: Sequence[int], affine: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Look at a case's label files and return where they mark a lesion."""
+        union: np.ndarray | None = None
+        for name in record["label"]:
+            file = Path(name)
+            array, meta = _read(file, _reader(file, self.rules.fields, label=True))
+            label = array if array.ndim == len(shape) else array.max(-1)
+            where = None if affine is None else np.asarray(meta["affine"])
+            if not _compare(look, file, (tuple(shape), affine), (label.shape, where)):
+                continue
+            if label.dtype.kind == "f" and not np.isfinite(label).all():
+                look.problems.append((ERROR, "NaN in a label", f"{file.name} holds NaN or infinite values"))
+                continue
+            plain = torch.from_numpy(np.ascontiguousarray(label, dtype=np.float32))[None]
+            try:
+                marks = lesion_mask(plain, self.rules.values, self.rules.polarity, self.rules.lesions)[0].numpy() > 0
+            except ValueError as error:
+                look.problems.append((ERROR, "unknown label values", f"{file.name}: {error}"))
+                continue
+            union = marks if union is None else union | marks
+        if union is not None:
+            look.row["lesion_pixels"] = int(union.sum())
+            if not union.any() and record["group"] != "normal":
+                look.problems.append((WARNING, "empty label", "no pixel of a lesion in its label"))
+        return union
+
+
+def _reader(file: Path, fields: Mapping[str, str], *, label: bool) -> ImageReader:
+    if file.suffix.lower() != ".mat":
+        return FileReader()
+    if label:
+        return MatVolumeReader(fields.get("label", "label"), labels=True, labeled_by=fields.get("labeled_by"))
+    return MatVolumeReader(fields.get("image", "images"))
+
+
+def _read(file: Path, reader: ImageReader) -> tuple[np.ndarray, dict[str, Any]]:
+    array, meta = reader.get_data(reader.read(str(file)))
+    return np.asarray(array), meta
+
+
+def _geometry(shape: Sequence[int], affine: np.ndarray | None, dtype: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"shape": " x ".join(map(str, shape)), "dtype": dtype}
+    if affine is not None:
+        row["spacing"], row["orientation"] = _spacing_and_orientation(np.asarray(affine, dtype=float).tobytes())
+    return row
+
+
+@lru_cache(maxsize=256)
+def _spacing_and_orientation(affine: bytes) -> tuple[str, str]:
+    """Return both as text, from the 16 numbers of an affine; most files of a data set share theirs."""
+    matrix = np.frombuffer(affine).reshape(4, 4)
+    if not np.isfinite(matrix).all():
+        return "?", "?"
+    spacing = " x ".join(f"{mm:.4g}" for mm in np.linalg.norm(matrix[:3, :3], axis=0))
+    whole = np.linalg.matrix_rank(matrix[:3, :3]) == 3
+    return spacing, "".join(code or "?" for code in nib.aff2axcodes(matrix)) if whole else "?"
+
+
+def _compare(look: Look, file: Path, image: tuple[Any, Any], label: tuple[Any, Any]) -> bool:
+    """Whether a label lies on its image's grid; what is wrong is noted."""
+    if tuple(image[0])[: len(label[0])] != tuple(label[0]):
+        sizes = " and ".join(" x ".join(map(str, shape)) for shape in (label[0], image[0]))
+        look.problems.append((ERROR, "label on another grid", f"{file.name} and its image have the sizes {sizes}"))
+        return False
+    if image[1] is not None and label[1] is not None and np.shape(image[1]) == np.shape(label[1]):
+        apart = float(np.abs(np.asarray(image[1]) - np.asarray(label[1])).max())
+        if not apart <= 1e-3:
+            text = f"{file.name} and its image have affines that differ by {apart:.3g} mm"
+            look.problems.append((ERROR, "label on another grid", text))
+    return True
+
+
+def _look_at_values(look: Look, array: np.ndarray) -> None:
+    """Note range and NaN of an image."""
+    if array.size == 0:
+        look.problems.append((ERROR, "empty image", "the image has no pixel"))
+        return
+    bad = int((~np.isfinite(array)).sum()) if array.dtype.kind in "fc" else 0
+    if bad:
+        look.problems.append((ERROR, "NaN", f"{bad} of {array.size} values are NaN or infinite"))
+        array = np.where(np.isfinite(array), array, 0)
+    low, high = array.min(), array.max()
+    look.row |= {"min": float(low), "max": float(high), "mean": float(array.mean(dtype=np.float64))}
+    if low == high:
+        look.problems.append((ERROR, "one value", f"all pixels are {float(low):g}"))
+
+
+def thumbnail(array: np.ndarray, marked: np.ndarray | None, axes: Any = None, volume: bool = True) -> np.ndarray:
+    """Return a small picture, (h, w, 3) uint8: the middle slice, or the one with the most lesion, outlined in red.
+
+    Args:
+        array: (H, W) or (H, W, C) of an image, (I, J, K) of a volume.
+        marked: where a lesion is, on its grid.
+        axes: of an OCT volume's rows, A-scans and B-scans; None for slices along the last axis, seen from its end.
+        volume: whether it is one.
+    """
+    picture: Any = np.nan_to_num(np.asarray(array, dtype=np.float32))
+    if volume:
+        picture = picture.reshape(*picture.shape[:3], -1)[..., 0] if picture.ndim > 3 else picture
+        counts = None if marked is None else marked.sum((0, 1))
+        index = int(counts.argmax()) if counts is not None and counts.any() else picture.shape[-1] // 2
+        planes = [picture[..., index], None if marked is None else marked[..., index]]
+        if axes is None:
+            planes = [None if plane is None else plane.T[::-1] for plane in planes]
+        picture, marked = planes[0], planes[1]
+    gray = picture if picture.ndim == 3 and picture.shape[2] == 3 else picture.reshape(*picture.shape[:2], -1)[..., :1]
+    low, high = np.percentile(gray, (1, 99))
+    shown = (np.clip((gray - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+    scale = THUMBNAIL / max(shown.shape[:2])
+    size = [max(1, round(n * scale)) for n in (shown.shape[1], shown.shape[0])]
+    small = cv2.resize(np.ascontiguousarray(shown), size, interpolation=cv2.INTER_AREA)
+    small = np.repeat(small.reshape(size[1], size[0], -1), 3, 2) if shown.shape[2] == 1 else small
+    if marked is not None and marked.any():
+        spots = cv2.resize(np.ascontiguousarray(marked, dtype=np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 0
+        outline = spots & ~(cv2.erode(spots.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+        small[outline] = (255, 40, 40)
+    return np.asarray(small)
