@@ -48,6 +48,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/poisson_blend.py
 	$(BIN)/python benchmarks/amnet.py
 	$(BIN)/python benchmarks/agm.py
+	$(BIN)/python benchmarks/inspect_headers.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command not in ("run", "experiment"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for noise in (".*GHSA-.*", ".*arbitrary code.*", "NvImgCodecPydicomReader.*"):
+        warnings.filterwarnings("ignore", message=noise)
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     try:
         return int(known.function(known, rest) or 0)
     except KeyboardInterrupt:
@@ -82,7 +85,8 @@ def _add_data_commands(commands: Any) -> None:
     bundles = commands.add_parser("bundles", help="list the bundles and their configs")
     bundles.set_defaults(function=_bundles)
 
-    datasets = commands.add_parser("datasets", help="list the data specs")
+    datasets = commands.add_parser("datasets", help="list the data specs, or tell all about one")
+    datasets.add_argument("spec", nargs="?", help="a data spec's name or YAML file")
     datasets.set_defaults(function=_datasets)
 
     datalist = commands.add_parser("datalist", help="write a data set's cases as a datalist")
@@ -90,6 +94,9 @@ def _add_data_commands(commands: Any) -> None:
     datalist.add_argument("--root", required=True, help="the data set's folder")
     datalist.add_argument("--out", required=True, help="the JSON file to write")
     datalist.add_argument("--dimensions", type=int, choices=(2, 3), help="of the files, where the spec leaves it open")
+    datalist.add_argument("--folds", type=int, help="number the training cases 0 to FOLDS - 1, patients whole")
+    datalist.add_argument("--seed", type=int, default=0, help="of the folds")
+    datalist.add_argument("--allow_overlap", action="store_true", help="keep patients who are in two sections")
     datalist.set_defaults(function=_datalist)
 
     inspect = commands.add_parser("inspect", help="look at data before training; exit status 1 says it may not start")
@@ -127,9 +134,6 @@ def _add_data_commands(commands: Any) -> None:
 
 
 def _run(known: argparse.Namespace, rest: list[str]) -> None:
-    for noise in (".*GHSA-.*", ".*arbitrary code.*", "NvImgCodecPydicomReader.*"):
-        warnings.filterwarnings("ignore", message=noise)
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     from monai_anomaly import workflows
 
     names = [*known.configs, *known.config]
@@ -190,17 +194,24 @@ def _bundles(known: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _datasets(known: argparse.Namespace, rest: list[str]) -> None:
-    del known, rest
+    del rest
     from monai_anomaly.data import list_specs, load_spec
 
+    if known.spec is not None:
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump(load_spec(known.spec), sort_keys=False, allow_unicode=True, width=110))
+        return
     for name in list_specs():
         spec = load_spec(name)
-        sys.stdout.write(f"{name}\t{spec['title']}\n\t{spec['modality']}; {spec['licence']}; {spec['source']}\n")
+        used = f"; used by {', '.join(spec['used_by'])}" if spec.get("used_by") else ""
+        sys.stdout.write(f"{name}\t{spec['title']}\n\t{spec['modality']}, {spec['dimensions']}-D{used}\n")
+        sys.stdout.write(f"\tlicence: {spec['licence']}; get it: {spec['source']}\n")
 
 
 def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
     del rest
-    from monai_anomaly.data import build_datalist, detect_spec, load_spec, write_datalist
+    from monai_anomaly.data import build_datalist, detect_spec, load_spec, shared_patients, with_folds, write_datalist
 
     spec = detect_spec(known.root, known.dimensions or 2) if known.spec == "auto" else load_spec(known.spec)
     if known.dimensions:
@@ -209,18 +220,29 @@ def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
     if not any(datalist.values()):
         msg = f"No case of {spec['name']} in {known.root}; expected {', '.join(spec['detect']) or 'image files'}."
         raise FileNotFoundError(msg)
+    shared = shared_patients(datalist)
+    if shared and not known.allow_overlap:
+        patient, sections = next(iter(shared.items()))
+        msg = (
+            f"{len(shared)} patients are in two sections, the first of them {patient} in {' and '.join(sections)}; "
+            f"move their files, or pass --allow_overlap."
+        )
+        raise ValueError(msg)
+    if known.folds is not None:
+        datalist = with_folds(datalist, spec, known.folds, known.seed)
     write_datalist(datalist, known.out, known.root)
     for section, records in datalist.items():
         for group in sorted({record["group"] for record in records}):
-            count = sum(record["group"] == group for record in records)
+            chosen = [record for record in records if record["group"] == group]
             told = [n for n in spec.get("paper_counts", []) if (n["section"], n["group"]) == (section, group)]
             papers = "".join(f"; {n['paper']}: {n['count']} ({n['derived']})" for n in told)
-            sys.stdout.write(f"{section}\t{group}\t{count}{papers}\n")
+            folds = [str(sum(record.get("fold") == fold for record in chosen)) for fold in range(known.folds or 0)]
+            parted = f"; folds {' '.join(folds)}" if folds and section == "training" else ""
+            sys.stdout.write(f"{section}\t{group}\t{len(chosen)}{parted}{papers}\n")
 
 
 def _inspect(known: argparse.Namespace, rest: list[str]) -> int:
     del rest
-    warnings.filterwarnings("ignore")
     from monai_anomaly.inspection import inspect_dataset
 
     options = {key: getattr(known, key) for key in ("spec", "root", "dimensions", "headers_only", "workers")}

@@ -3,9 +3,9 @@
 from .cached_images import CachedImages, load_textures
 from .cases import CaseDataset, collate_case
 from .cut_pairs import CutPairs, hide_labels, load_sections, reference_slices
-from .datalist import build_datalist, label_rules, load_datalist, write_datalist
+from .datalist import build_datalist, label_rules, load_datalist, shared_patients, write_datalist
 from .file_reader import FileReader
-from .folds import balanced_folds, count_label_pixels, fold_of_lesions
+from .folds import balanced_folds, count_label_pixels, fold_of_lesions, with_folds
 from .image_labels import judgeable, label_source, only_healthy, with_image_labels
 from .maps import with_maps
 from .oct_readers import DicomOCTReader, SpectralisReader, TopconReader
@@ -51,7 +51,9 @@ __all__ = [
     "load_textures",
     "only_healthy",
     "reference_slices",
+    "shared_patients",
     "split_by_patient",
+    "with_folds",
     "with_image_labels",
     "with_labels",
     "with_maps",

@@ -16,6 +16,7 @@ from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
 from monai_anomaly.checks import check_range
+from monai_anomaly.data.readers import MatVolumeReader
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.keys import FILE_READER
 
@@ -137,3 +138,28 @@ def _warn_of_lacking(
         if lacking:
             listed = ", ".join(map(str, lacking))
             logger.warning("Fold %s has no pixel of label %d: its figures for it will be NaN.", listed, value)
+
+
+def with_folds(
+    datalist: Mapping[str, Sequence[Record]], spec: Mapping[str, Any], num_folds: int, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Return a datalist whose training records have a "fold", as MONAI's Decathlon lists do.
+
+    Patients stay whole; their numbers, and the pixels of every kind of lesion in their labels, are alike in all folds.
+
+    Args:
+        datalist: sections of records.
+        spec: of the data set, for the values its labels may hold.
+        num_folds: at least 2.
+        seed: see `balanced_folds`.
+
+    Raises:
+        ValueError: fewer patients than folds.
+    """
+    records = datalist["training"]
+    fields = spec.get("mat_fields", {})
+    reader = MatVolumeReader(fields["label"], True, fields.get("labeled_by")) if fields else None
+    values = spec.get("lesion_values", spec.get("label_values", [0, 1, 255])[1:])
+    folds = balanced_folds(count_label_pixels(records, values, reader), num_folds, seed)
+    numbered = [{**record, "fold": folds[str(record["patient"])]} for record in records]
+    return {**{section: [dict(r) for r in rows] for section, rows in datalist.items()}, "training": numbered}

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from monai_anomaly.checks import check_range, check_writable
 from monai_anomaly.data import detect_spec, load_spec
 from monai_anomaly.data.datalist import Datalist, find_cases, read_datalist, shared_patients
-from monai_anomaly.data.specs import PLAIN_LAYOUTS
+from monai_anomaly.data.specs import PLAIN_LAYOUTS, Spec
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
 from monai_anomaly.inspection.case import ERROR, WARNING, LabelRules, Look, Looks
 from monai_anomaly.inspection.report import Report
@@ -58,7 +59,7 @@ def inspect_dataset(
         ValueError: an unknown spec, or a file that is no datalist.
     """
     folder = check_writable("out", out)
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    workers = min(8, torch.get_num_threads()) if workers is None else workers
     check_range("workers", workers, 0)
     datalist, rules, missing, name = _cases_of(Path(source), spec, root, dimensions)
     cases: list[Case] = [(section, record) for section, records in datalist.items() for record in records]
@@ -86,7 +87,8 @@ def _cases_of(
 ) -> tuple[Datalist, LabelRules, list[str], str]:
     """Return the cases, how their labels are read, what is missing, and the spec's name."""
     if source.is_file() and source.suffix.lower() == ".json":
-        return read_datalist(source, Path(root) if root is not None else source.parent), LabelRules(), [], source.name
+        rules = LabelRules() if spec == "auto" else _rules(load_spec(spec))
+        return read_datalist(source, Path(root) if root is not None else source.parent), rules, [], source.name
     if source.is_file():
         record = {"image": str(source), "label": [], "case": source.name, "patient": source.name, "group": "unlabeled"}
         return {"all": [record]}, LabelRules(), [], "single file"
@@ -96,11 +98,12 @@ def _cases_of(
     everything = found["name"] == PLAIN_LAYOUTS[1]  # there every file is in every section
     datalist, missing = find_cases({**found, "parts": found["parts"][:1]} if everything else found, source)
     datalist = {"all": datalist["training"]} if everything else datalist
-    rules = LabelRules(
-        found.get("label_values"), found.get("lesion_values"), found.get("mask_polarity", "positive"),
-        found.get("mat_fields", {}),
-    )  # fmt: skip
-    return datalist, rules, missing, str(found["name"])
+    return datalist, _rules(found), missing, str(found["name"])
+
+
+def _rules(spec: Spec) -> LabelRules:
+    told = (spec.get("label_values"), spec.get("lesion_values"), spec.get("mask_polarity", "positive"))
+    return LabelRules(*told, spec.get("mat_fields", {}))
 
 
 def _dimensions_of(folder: Path) -> int:

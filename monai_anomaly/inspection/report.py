@@ -151,8 +151,7 @@ class Report:
             sheet.paste(Image.fromarray(picture), place)
             if bad:
                 draw.rectangle((left + 2, top + 2, left + cell - 3, top + cell - 3), outline=(220, 0, 0), width=2)
-            name = Path(case).name
             draw.text(
-                (left + 4, top + cell - 2), name if len(name) < 18 else f"{name[:7]}..{name[-8:]}", fill=(40, 40, 40)
+                (left + 4, top + cell - 2), case if len(case) < 18 else f"{case[:7]}..{case[-8:]}", fill=(40, 40, 40)
             )
         sheet.save(path)
