@@ -57,7 +57,7 @@ def main() -> None:
                 for _ in range(3)
             ]
             plain, headers, pixels = (min(column) for column in zip(*times, strict=True))
-            print(  # noqa: T201
+            print(
                 f"{count} files of {' x '.join(map(str, SHAPE))}: nibabel {plain:.2f} s; headers {headers:.2f} s, "
                 f"{headers / plain:.2f} of it; with pixels {pixels:.2f} s, {pixels / plain:.2f}; peak {peak():.0f} MiB"
             )

@@ -20,6 +20,7 @@ from monai_anomaly.checks import root_cause
 from monai_anomaly.data import FileReader, MatVolumeReader
 from monai_anomaly.data.claims import check_claim
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
+from monai_anomaly.evaluation.figures import rows_run_up
 from monai_anomaly.keys import OCT_AXES
 from monai_anomaly.transforms import lesion_mask
 
@@ -78,6 +79,8 @@ class Looks(Dataset):
             self._look(look, record, index in self.pictured)
         except Exception as error:  # noqa: BLE001 - whatever a file does, the others are looked at
             look.problems.append((ERROR, "unreadable", root_cause(error)))
+            if index in self.pictured:
+                look.thumbnail = np.full((THUMBNAIL, THUMBNAIL, 3), 200, np.uint8)
         return look
 
     def _look(self, look: Look, record: Mapping[str, Any], pictured: bool) -> None:
@@ -100,7 +103,10 @@ class Looks(Dataset):
         _look_at_values(look, array)
         marked = self._look_at_labels(look, record, array.shape if volume else array.shape[:2], affine)
         if pictured:
-            look.thumbnail = thumbnail(array, marked, meta.get(OCT_AXES), volume)
+            picture, lesion = array, marked
+            if volume:
+                picture, lesion = middle_slice(array, marked, None if OCT_AXES in meta else affine)
+            look.thumbnail = thumbnail(picture, lesion)
 
     def _look_at_labels(
         self, look: Look, record: Mapping[str, Any], shape: Sequence[int], affine: np.ndarray | None
@@ -191,25 +197,35 @@ def _look_at_values(look: Look, array: np.ndarray) -> None:
         look.problems.append((ERROR, "one value", f"all pixels are {float(low):g}"))
 
 
-def thumbnail(array: np.ndarray, marked: np.ndarray | None, axes: Any = None, volume: bool = True) -> np.ndarray:
-    """Return a small picture, (h, w, 3) uint8: the middle slice, or the one with the most lesion, outlined in red.
+def middle_slice(
+    volume: np.ndarray, marked: np.ndarray | None, affine: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return a volume's slice with the most lesion, else the middle one, and its lesion, as pictures show them.
 
     Args:
-        array: (H, W) or (H, W, C) of an image, (I, J, K) of a volume.
-        marked: where a lesion is, on its grid.
-        axes: of an OCT volume's rows, A-scans and B-scans; None for slices along the last axis, seen from its end.
-        volume: whether it is one.
+        volume: (I, J, K) or (I, J, K, C), slices along the third axis.
+        marked: where a lesion is, (I, J, K).
+        affine: of volumes whose second axis runs along a picture's columns; None where the first does, as in OCT.
     """
-    picture: Any = np.nan_to_num(np.asarray(array, dtype=np.float32))
-    if volume:
-        picture = picture.reshape(*picture.shape[:3], -1)[..., 0] if picture.ndim > 3 else picture
-        counts = None if marked is None else marked.sum((0, 1))
-        index = int(counts.argmax()) if counts is not None and counts.any() else picture.shape[-1] // 2
-        planes = [picture[..., index], None if marked is None else marked[..., index]]
-        if axes is None:
-            planes = [None if plane is None else plane.T[::-1] for plane in planes]
-        picture, marked = planes[0], planes[1]
-    gray = picture if picture.ndim == 3 and picture.shape[2] == 3 else picture.reshape(*picture.shape[:2], -1)[..., :1]
+    counts = None if marked is None else marked.sum((0, 1))
+    index = int(counts.argmax()) if counts is not None and counts.any() else volume.shape[2] // 2
+    plane = volume[:, :, index].reshape(*volume.shape[:2], -1)[..., 0]
+    lesion = None if marked is None else marked[..., index]
+    if affine is None:
+        return plane, lesion
+    turned = [None if one is None else one.T[:: -1 if rows_run_up(affine, 2) else 1] for one in (plane, lesion)]
+    return np.asarray(turned[0]), turned[1]
+
+
+def thumbnail(picture: np.ndarray, marked: np.ndarray | None) -> np.ndarray:
+    """Return a small picture, (h, w, 3) uint8, lesions outlined in red.
+
+    Args:
+        picture: (H, W) or (H, W, C); three channels are color, of others the first is shown.
+        marked: where a lesion is, (H, W).
+    """
+    plain = np.nan_to_num(np.asarray(picture, dtype=np.float32))
+    gray = plain if plain.ndim == 3 and plain.shape[2] == 3 else plain.reshape(*plain.shape[:2], -1)[..., :1]
     low, high = np.percentile(gray, (1, 99))
     shown = (np.clip((gray - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
     scale = THUMBNAIL / max(shown.shape[:2])

@@ -17,7 +17,7 @@ from monai_anomaly.data import FileReader
 from monai_anomaly.data.claims import check_claim
 from monai_anomaly.data.phantoms import write_phantoms, write_retouch_layout, write_spectralis_layout
 from monai_anomaly.inspection import inspect_dataset
-from monai_anomaly.inspection.case import Looks, thumbnail
+from monai_anomaly.inspection.case import Looks, middle_slice, thumbnail
 
 AFFINE = np.diag([0.5, 0.6, 2.0, 1.0])
 
@@ -314,7 +314,7 @@ class TestThumbnail:
         image = np.tile(np.linspace(0, 200, 192), (96, 1)).astype(np.uint8)
         marked = np.zeros((96, 192), bool)
         marked[20:60, 100:160] = True
-        small = thumbnail(image, marked, volume=False)
+        small = thumbnail(image, marked)
         assert small.shape == (48, 96, 3)
         red = (small == (255, 40, 40)).all(-1)
         assert red[10, 55]
@@ -325,14 +325,23 @@ class TestThumbnail:
     def test_rows_of_oct_stay_rows(self):
         volume = np.zeros((30, 60, 3), np.float32)
         volume[25:] = 1
-        small = thumbnail(volume, None, axes=[0, 1, 2])
+        small = thumbnail(*middle_slice(volume, None))
         assert small.shape == (48, 96, 3)
         assert small[-1].min() == 255
         assert small[0].max() == 0
 
-    def test_axial_slices_have_the_front_above(self):
-        volume = np.zeros((60, 30, 3), np.float32)
+    @pytest.mark.parametrize(("forward", "top"), [(1, 255), (-1, 0)])
+    def test_the_front_of_the_head_is_above(self, forward, top):
+        volume = np.zeros((60, 30, 5), np.float32)
         volume[:, 25:] = 1
-        small = thumbnail(volume, None)
+        plane, _ = middle_slice(volume, None, np.diag([1, forward, 1, 1]))
+        small = thumbnail(plane, None)
         assert small.shape == (48, 96, 3)
-        assert small[0].min() == 255
+        assert small[0].min() == small[0].max() == top
+
+    def test_the_slice_with_the_most_lesion(self):
+        marked = np.zeros((8, 8, 5), bool)
+        marked[2:4, 2, 1], marked[2:6, 2, 3] = True, True
+        plane, lesion = middle_slice(np.arange(5.0) * np.ones((8, 8, 5)), marked)
+        assert (plane == 3).all()
+        assert lesion.sum() == 4
