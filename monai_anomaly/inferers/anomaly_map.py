@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from monai_anomaly.checks import check_range
 from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE
 from monai_anomaly.transforms.anomaly_score import anomaly_score
 from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
+from monai_anomaly.transforms.resize_images import resize_images
 
 
 class AnomalyMapInferer(Inferer):
@@ -23,21 +24,33 @@ class AnomalyMapInferer(Inferer):
         network_score: take the score from the network's ``map_and_score`` instead.
         flips: take the mean over the image and its mirror images, up and down, left and right: four times the cost.
         field_of_view: 0 outside the eye of a fundus photograph, see `field_of_view_mask`; nothing where none is found.
+        scales: take the mean over the image at these sizes, over its own; each adds its square to the cost.
+        size_multiple: to which height and width of a resized image are rounded, as the network's pooling wants it.
 
     Shape:
         images (B, C, H, W); "anomaly_map" (B, 1, H, W), "anomaly_score" (B,).
 
     Raises:
-        ValueError: top_k < 1, or the network's score of a map that is changed.
+        ValueError: top_k < 1, no scale or one that is not positive, or the network's score of a map that is changed.
     """
 
     def __init__(
-        self, top_k: int = 1, network_score: bool = False, flips: bool = False, field_of_view: bool = False
+        self,
+        top_k: int = 1,
+        network_score: bool = False,
+        flips: bool = False,
+        field_of_view: bool = False,
+        scales: Sequence[float] = (1.0,),
+        size_multiple: int = 16,
     ) -> None:
         check_range("top_k", top_k, 1)
-        if network_score and (flips or field_of_view):
-            msg = "network_score goes with the map as it is; expected flips and field_of_view to be False."
+        check_range("number of scales", len(scales), 1)
+        for scale in scales:
+            check_range("scale", scale, 0, 4, low_open=True)
+        if network_score and (flips or field_of_view or tuple(scales) != (1.0,)):
+            msg = "network_score goes with the map as it is; expected no flips, field_of_view or scales."
             raise ValueError(msg)
+        self.scales, self.size_multiple = tuple(scales), size_multiple
         self.top_k = top_k
         self.network_score = network_score
         self.flips = flips
@@ -48,15 +61,27 @@ class AnomalyMapInferer(Inferer):
         if self.network_score:
             anomaly_map, score = network.map_and_score(inputs, *args, **kwargs)  # type: ignore[attr-defined]
         else:
-            anomaly_map = network(inputs, *args, **kwargs)
-            if self.flips:
-                for axes in ((-1,), (-2,), (-2, -1)):
-                    anomaly_map = anomaly_map + network(inputs.flip(axes), *args, **kwargs).flip(axes)
-                anomaly_map = anomaly_map / 4
+            anomaly_map = self._mean_map(inputs, lambda images: network(images, *args, **kwargs))
             if self.field_of_view:
                 anomaly_map = torch.where(_eyes(inputs), anomaly_map, torch.zeros_like(anomaly_map))
             score = anomaly_score(anomaly_map, self.top_k)
         return {ANOMALY_MAP: anomaly_map, ANOMALY_SCORE: score}
+
+    def _mean_map(self, inputs: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the mean map over sizes and mirror images."""
+        own = tuple(inputs.shape[-2:])
+        mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
+        total: Tensor | None = None
+        for scale in self.scales:
+            step = self.size_multiple
+            size = own if scale == 1 else tuple(max(1, round(scale * n / step)) * step for n in own)
+            images = inputs if size == own else resize_images(inputs, size)
+            for axes in mirrors:
+                found = network(images.flip(axes)).flip(axes) if axes else network(images)
+                found = found if size == own else resize_images(found, own)
+                total = found if total is None else total + found
+        assert total is not None  # noqa: S101 - there is at least one scale
+        return total if len(self.scales) * len(mirrors) == 1 else total / (len(self.scales) * len(mirrors))
 
 
 def _eyes(images: Tensor) -> Tensor:

@@ -66,6 +66,12 @@ def shift_color(crop: np.ndarray, whole: np.ndarray, rng: np.random.RandomState)
     return np.clip(crop + _draw(rng, -20 / 255, 20 / 255, crop.shape[2]), 0, 1)
 
 
+def change_brightness(crop: np.ndarray, whole: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Multiply the picture by 1 / 2 to 2, as thick blood or exudates would; ours, not the paper's."""
+    del whole
+    return np.clip(crop * np.float32(2 ** rng.uniform(-1, 1)), 0, 1)
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "sharpen": sharpen,
     "solarize": solarize,
@@ -74,8 +80,12 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "shift": shift_color,
     "hue": change_hue,
     "temperature": change_temperature,
+    "brightness": change_brightness,
 }
-"""The last two are for red, green and blue only, the others for any number of channels."""
+"""Hue and temperature are for red, green and blue only, the others for any number of channels."""
+
+PAPER_AUGMENTATIONS = tuple(name for name in AUGMENTATIONS if name != "brightness")
+"""The seven of Niu et al. 2023, section 3.3."""
 
 _COLOR_ONLY = ("hue", "temperature")
 
@@ -86,7 +96,7 @@ def augment_crop(
     columns: slice,
     count: int,
     rng: np.random.RandomState,
-    names: Sequence[str] = tuple(AUGMENTATIONS),
+    names: Sequence[str] = PAPER_AUGMENTATIONS,
 ) -> np.ndarray:
     """Return a part of a picture after ``count`` different augmentations in random order, (h, w, C).
 

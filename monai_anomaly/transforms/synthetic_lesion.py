@@ -17,7 +17,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
-from monai_anomaly.transforms.color_augment import AUGMENTATIONS, augment_crop
+from monai_anomaly.transforms.color_augment import AUGMENTATIONS, PAPER_AUGMENTATIONS, augment_crop
 from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
 from monai_anomaly.transforms.perlin import perlin_noise
 
@@ -93,7 +93,8 @@ class RandSyntheticLesion(Randomizable, Transform):
         num_lesions: fewest and most lesions in an image.
         size_fraction: shortest and longest side of a crop over that of the image, in (0, 1].
         num_augmentations: of the source, 0 to 5 (paper: 3 of 7; gray images have 5).
-        augmentations: to choose from, names of `monai_anomaly.transforms.color_augment.AUGMENTATIONS` (paper: all).
+        augmentations: to choose from, names of `monai_anomaly.transforms.color_augment.AUGMENTATIONS` (paper: all
+            but brightness).
         alpha: see `fusion_weights`.
         edge_sigma: blur of the weights P W, in pixels (paper: 0). Photographs much reduced show no edge as hard as that
             of a shape drawn at the reduced size.
@@ -127,7 +128,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         value_range: Sequence[float] = (0.0, 1.0),
         source_key: str = "image",
         field_of_view: bool | Sequence[bool] = True,
-        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+        augmentations: Sequence[str] = PAPER_AUGMENTATIONS,
         edge_sigma: float = 0.0,
         min_contrast: float = 0.0,
     ) -> None:
@@ -269,7 +270,7 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         value_range: Sequence[float] = (0.0, 1.0),
         source_key: str = "image",
         field_of_view: bool | Sequence[bool] = True,
-        augmentations: Sequence[str] = tuple(AUGMENTATIONS),
+        augmentations: Sequence[str] = PAPER_AUGMENTATIONS,
         edge_sigma: float = 0.0,
         min_contrast: float = 0.0,
         allow_missing_keys: bool = False,

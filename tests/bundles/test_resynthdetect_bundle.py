@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 
+from monai_anomaly.checks import root_cause
 from monai_anomaly.workflows import check_bundle, config_files, find_bundle
 
 SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
@@ -125,6 +126,21 @@ def test_an_interrupted_training_resumes(stage_one, fundus_dir, run, tmp_path):
     workflow = run(["train_localization"], **settings, resume=True, max_epochs=3)
     assert workflow.parser.get_parsed_content("train::trainer").state.epoch == 3
     assert [row["epoch"] for row in read_csv(tmp_path / "model_losses.csv")] == ["1", "2", "3"]
+
+
+def test_a_training_begins_with_the_weights_of_another(stage_two, fundus_dir, run, tmp_path):
+    """Images zoomed, pieces brightened; the autoencoder comes with the weights."""
+    places = {"dataset_dir": str(fundus_dir), "ckpt_dir": str(tmp_path), "reconstruction_ckpt": "null"}
+    settings = {"learning_rate": 1e-12, "zoom_prob": 1.0, "augmentations": ["gamma", "brightness"]}
+    first = stage_two / "model.pt"
+    run(["train_localization"], bundle="resynthdetect", **places, **settings, init_ckpt=str(first))
+    before, after = (torch.load(f, weights_only=True) for f in (first, tmp_path / "model.pt"))
+    for name in before:
+        if name.endswith("weight"):
+            torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+    with pytest.raises(Exception, match="init_ckpt|load_weights") as caught:
+        run(["train_localization"], bundle="resynthdetect", **places, init_ckpt=str(tmp_path / "none.pt"))
+    assert "init_ckpt" in root_cause(caught.value)
 
 
 def test_properties_and_zoo_checks(stage_two, fundus_dir):

@@ -110,6 +110,27 @@ def test_mirror_images_are_averaged():
     torch.testing.assert_close(found, images * 2.5)
 
 
+def test_sizes_are_averaged():
+    seen = []
+
+    def network(images):
+        seen.append(tuple(images.shape[-2:]))
+        return images.mean(1, keepdim=True) * images.shape[-1]
+
+    images = torch.full((2, 3, 48, 96), 0.5)
+    found = AnomalyMapInferer(scales=(0.667, 1.0), flips=True)(images, network)["anomaly_map"]
+    assert seen == [(32, 64)] * 4 + [(48, 96)] * 4
+    torch.testing.assert_close(found, torch.full((2, 1, 48, 96), 0.5 * (64 + 96) / 2))
+    picture = torch.rand(1, 1, 32, 32)
+    small = torch.nn.functional.interpolate(picture, (16, 16), mode="bilinear", antialias=True)
+    expected = torch.nn.functional.interpolate(small, (32, 32), mode="bilinear")
+    halved = AnomalyMapInferer(scales=[0.5])(picture, lambda images: images)["anomaly_map"]
+    torch.testing.assert_close(halved, expected)
+    for scales, reason in (([], "number of scales"), ([0.0], "scale must be more than 0"), ([5], "at most 4")):
+        with pytest.raises(ValueError, match=reason):
+            AnomalyMapInferer(scales=scales)
+
+
 def test_nothing_outside_the_eye():
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     eye = ((rows - 32) ** 2 + (columns - 32) ** 2 < 28**2).float().expand(1, 3, 64, 64)

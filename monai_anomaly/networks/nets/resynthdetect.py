@@ -194,6 +194,21 @@ class ReSynthDetect(nn.Module):
             self.reconstruction_encoder.load_state_dict(own)
         return self
 
+    def load_weights(self, file: str | Path | None) -> ReSynthDetect:
+        """Load the weights of another training, E_r's among them, and return the network.
+
+        Args:
+            file: the weights, None to leave the network as it is.
+
+        Raises:
+            FileNotFoundError: no such file.
+            RuntimeError: weights of another network, or of other widths.
+        """
+        if file is not None:
+            path = check_file("init_ckpt", file, "pass the model.pt of a training, or null for random weights.")
+            self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return self
+
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of the anomaly map, (B, 1, H, W)."""
         check_image_batch("ReSynthDetect", images, self.in_channels)
