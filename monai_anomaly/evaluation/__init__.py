@@ -3,7 +3,7 @@
 from .baselines import trivial_maps
 from .bootstrap import bootstrap_interval
 from .classification import classification_rows
-from .conformal import conformal_threshold, threshold_row
+from .conformal import conformal_threshold, threshold_row, threshold_rows
 from .map_evaluation import Case, MapEvaluation, Protocol
 from .mask_evaluation import MaskEvaluation
 from .report import write_report
@@ -21,6 +21,7 @@ __all__ = [
     "conformal_threshold",
     "summarize",
     "threshold_row",
+    "threshold_rows",
     "trivial_maps",
     "write_report",
 ]

@@ -72,3 +72,22 @@ def threshold_row(
         "num_sick": int(sick.sum()),
         "num_failed": int((~known).sum()),
     }
+
+
+def threshold_rows(
+    healthy_scores: Sequence[float],
+    rates: Sequence[float],
+    scores: Sequence[float] | np.ndarray,
+    labels: Sequence[bool],
+) -> list[dict[str, Any]]:
+    """Return a row of `threshold_row` for each rate that so many healthy cases can promise.
+
+    Where they can promise none of the rates, the smallest one they can, 1 / (n + 1), has a row; without any healthy
+    case there is none. Arguments are those of `threshold_row`.
+    """
+    if not len(healthy_scores):
+        return []
+    least = 1 / (len(healthy_scores) + 1)
+    possible = [rate for rate in rates if rate >= least - 1e-9] or [least]
+    held = {"held_out": len(healthy_scores)}
+    return [{**held, **threshold_row(healthy_scores, rate, list(scores), labels)} for rate in possible]

@@ -25,6 +25,7 @@ def write_report(
     notes: Sequence[str],
     seed: int = 0,
     masks: MaskEvaluation | None = None,
+    thresholds: Sequence[Row] = (),
 ) -> Path:
     """Write ``report.md``, CSV tables and curves, and return the report's path.
 
@@ -34,6 +35,7 @@ def write_report(
         notes: sentences that stand above the tables.
         seed: of the bootstrap.
         masks: Dice of masks, None for a detector that gives maps alone.
+        thresholds: rows of `threshold_rows`.
     """
     lines = [f"# Evaluation of {evaluations[0].method}", "", *notes, ""]
     lines += [
@@ -41,6 +43,13 @@ def write_report(
     ]
     if masks is not None:
         lines += ["", *_mask_section(folder, masks, seed)]
+    if thresholds:
+        write_csv(folder / "thresholds.csv", thresholds)
+        note = (
+            "From healthy cases held out, before any of these was seen: a further healthy case like them scores higher "
+            "with at most the promised probability (split conformal). Beside it what came of it on these cases."
+        )
+        lines += ["", "## Thresholds of the score", "", note, "", *markdown_table(thresholds)]
     for evaluation in evaluations:
         lines += ["", *_protocol_section(folder, evaluation, seed)]
     pictures = sorted((folder / "cases").rglob("*.png"))

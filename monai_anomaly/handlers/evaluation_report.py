@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly.evaluation.conformal import threshold_rows
 from monai_anomaly.evaluation.figures import rows_run_up, save_case_figure
 from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
 from monai_anomaly.evaluation.mask_evaluation import MaskEvaluation
 from monai_anomaly.evaluation.report import write_report
-from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE, CASE
+from monai_anomaly.keys import ANOMALY_MAP, ANOMALY_SCORE, CASE, FAILURE
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ class EvaluationReport:
         masks: by their names in the table, the keys of masks to compare with the labels; None for no such table.
         dice_by: "subject" or "slice".
         content_key: of the image that is 0 outside the organ, for the masks' trivial row.
+        healthy: loader of healthy cases that nothing was fitted on, for thresholds with a promised false-positive rate,
+            see `conformal_threshold`; None for no such table.
+        false_positive_rates: to promise, as far as there are cases enough.
     """
 
     def __init__(
@@ -47,7 +52,10 @@ class EvaluationReport:
         masks: Mapping[str, str] | None = None,
         dice_by: str = "subject",
         content_key: str = "image",
+        healthy: Iterable[Any] | None = None,
+        false_positive_rates: Sequence[float] = (0.05, 0.1, 0.2),
     ) -> None:
+        self.healthy, self.false_positive_rates = healthy, tuple(false_positive_rates)
         self.folder = Path(output_dir)
         self.method = method
         self.network = network
@@ -105,5 +113,22 @@ class EvaluationReport:
         failures = getattr(engine, "failures", [])
         if failures:
             notes.append(f"{len(failures)} cases failed and are not in these figures; see failures.csv.")
-        path = write_report(self.folder, self.evaluations, notes, self.seed, self.mask_evaluation)
+        first = self.evaluations[0]
+        healthy, own = self._healthy_scores(engine), first.image_scores[self.method]
+        thresholds = threshold_rows(healthy, self.false_positive_rates, own, first.image_labels)
+        path = write_report(self.folder, self.evaluations, notes, self.seed, self.mask_evaluation, thresholds)
         logger.info("report: %s", path)
+
+    def _healthy_scores(self, engine: Any) -> list[float]:
+        """Return the scores of the healthy cases held out, as the run scores its own; those that fail are left out."""
+        scores = []
+        self.network.eval()
+        for batch in self.healthy or ():
+            if FAILURE in batch:
+                logger.warning("healthy case %s is not in the threshold: %s", batch[CASE], batch[FAILURE])
+                continue
+            image = convert_to_tensor(batch["image"], track_meta=True).to(engine.state.device)
+            with torch.inference_mode():
+                found = engine.inferer(image, self.network)
+            scores.append(float(convert_to_tensor(found[ANOMALY_SCORE]).max()))
+        return scores

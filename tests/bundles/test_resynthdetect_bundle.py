@@ -77,7 +77,13 @@ def test_evaluation(stage_two, fundus_dir, run, tmp_path):
     )
     rows = {row["method"]: row for row in read_csv(tmp_path / "strict_pooled.csv")}
     assert {"ReSynthDetect", "white top-hat", "larger top-hat", "random"} <= set(rows)
-    assert (tmp_path / "report.md").is_file()
+    assert "## Thresholds of the score" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    (threshold,) = read_csv(tmp_path / "thresholds.csv")  # one of four healthy cases was held out
+    assert (threshold["held_out"], threshold["promised_rate"]) == ("1", "0.5")
+    places = {"dataset_dir": str(fundus_dir), "output_dir": str(tmp_path / "maps")}
+    run(["inference"], bundle="resynthdetect", **places, section="training", ckpt_path=str(stage_two / "model.pt"))
+    scores = [float(row["anomaly_score"]) for row in read_csv(tmp_path / "maps" / "scores.csv")]
+    assert min(abs(score - float(threshold["threshold"])) for score in scores) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from monai_anomaly.evaluation import conformal_threshold, threshold_row
+from monai_anomaly.evaluation import conformal_threshold, threshold_row, threshold_rows
 
 
 def test_is_an_order_statistic():
@@ -43,3 +43,12 @@ def test_what_it_comes_to():
     failed = threshold_row(np.arange(9), 0.1, [math.nan, 9, math.nan, 10], [False, False, True, True])
     assert (failed["false_positive_rate"], failed["sensitivity"], failed["num_failed"]) == (1, 1, 2)
     assert math.isnan(threshold_row(np.arange(9), 0.1, [1], [True])["false_positive_rate"])
+
+
+def test_rows_for_what_can_be_promised():
+    rows = threshold_rows(np.arange(19.0), [0.01, 0.05, 0.1], [17.5, 18.5], [False, True])
+    assert [(row["promised_rate"], row["threshold"]) for row in rows] == [(0.05, 18), (0.1, 17)]
+    assert [(row["false_positive_rate"], row["sensitivity"]) for row in rows] == [(0, 1), (1, 1)]
+    (row,) = threshold_rows([3.0], [0.05, 0.1], [1.0, 4.0], [False, True])
+    assert (row["held_out"], row["promised_rate"], row["threshold"]) == (1, 0.5, 3)
+    assert threshold_rows([], [0.1], [1.0], [True]) == []
