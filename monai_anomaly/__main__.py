@@ -222,15 +222,14 @@ def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
         raise FileNotFoundError(msg)
     shared = shared_patients(datalist)
     if shared and not known.allow_overlap:
-        patient, sections = next(iter(shared.items()))
         msg = (
-            f"{len(shared)} patients are in two sections, the first of them {patient} in {' and '.join(sections)}; "
+            f"{len(shared)} patients are in two sections, the first of them with {' and '.join(shared[0])}; "
             f"move their files, or pass --allow_overlap."
         )
         raise ValueError(msg)
     if known.folds is not None:
         datalist = with_folds(datalist, spec, known.folds, known.seed)
-    write_datalist(datalist, known.out, known.root)
+    write_datalist(datalist, known.out, known.root, spec["name"])
     for section, records in datalist.items():
         for group in sorted({record["group"] for record in records}):
             chosen = [record for record in records if record["group"] == group]

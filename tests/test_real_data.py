@@ -259,7 +259,7 @@ def test_a_spectralis_file_through_amnet_unchanged(real_data, run, tmp_path):
         run(["inference"], bundle="amnet", **places, ckpt_path=str(tmp_path / "model" / "model.pt"))
     check_spectralis_output(tmp_path / "out", "segmentation.nii.gz")
     flat = oct_geometry(row_fraction=0.5)(oct_loading()({"image": real_data / "spectralis" / "Willis_B_716_0.vol"}))
-    array, meta = FileReader().get_data(real_data / "spectralis" / "Willis_B_716_0.vol")
+    array, meta = FileReader().get_data([real_data / "spectralis" / "Willis_B_716_0.vol"])
     assert flat["image"].shape == (1, 496, 512, 1)
     for a_scan in range(128, 640, 7):
         row = 248 - round(float(248 - meta["layers"]["BM"][a_scan, 0]))

@@ -30,6 +30,7 @@ _NRRD_TYPES = {
 }
 _LONGEST_HEADER = 1 << 20
 _VOL_HEADER = 2048
+_MOST_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,12 @@ def _check_nifti_header(file: Any, available: int) -> int:
     size = sizes[order]
     form, where = ("f", 108) if size == 348 else ("q", 168)
     data = int(struct.unpack_from(order + form, start, where)[0])
-    if not size + 4 <= data <= available:
-        msg = f"its data begin at {data}"
-        raise ValueError(msg)
     place = size + 4
     file.seek(size)
     extended = file.read(4)[:1] not in {b"", b"\0"}
+    if not place <= data <= available and (data or extended):  # 0 stands for the header's end
+        msg = f"its data begin at {data}"
+        raise ValueError(msg)
     while extended and place + 16 <= data:
         file.seek(place)
         raw = file.read(4)
@@ -143,84 +144,98 @@ def _check_nifti_header(file: Any, available: int) -> int:
     return size
 
 
-def _lines(path: Path, separator: str, last: str) -> tuple[dict[str, str], int]:
-    """Return the fields of a text header and where it ends; ``last`` is the field, or empty line, it ends with."""
+def _lines(path: Path, separators: str, last: str) -> tuple[dict[str, str], int]:
+    """Return the fields of a text header by their names in small letters, and where it ends.
+
+    ``last`` is the field it ends with, or "" for an empty line. Comments and keys of one's own may hold anything.
+    """
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         while file.tell() < _LONGEST_HEADER:
             raw = file.readline(_LONGEST_HEADER)
             line = raw.decode("latin-1").strip()
-            key, found, value = (part.strip() for part in line.partition(separator))
-            if key in fields or not line.isprintable():
-                msg = f"its header has {line[:40]!r} twice, or bytes that are no text"
+            spot = min((line.find(mark) for mark in separators if mark in line), default=-1)
+            key = line[:spot].strip().lower() if spot > 0 else ""
+            if "\0" in line or (key in _KNOWN and key in fields):
+                msg = "its header has bytes that are no text, or a field twice"
                 raise ValueError(msg)
-            if found:
-                fields[key] = value
+            if key and not line.startswith("#"):
+                fields[key] = line[spot + 1 :].strip()
             if not raw or (not line and not last) or (last and key == last):
                 break
         return fields, file.tell()
 
 
 def _beside(path: Path, name: str) -> Path:
-    """Return the data file a header names; only a file in the header's own folder will do."""
-    if Path(name).name != name or name in {"", ".", ".."} or "%" in name or name.upper().startswith("LIST"):
-        msg = f"it names the data file {name[:80]!r}; expected one file beside the header"
+    """Return the data file a header names; it has to lie in the header's folder, or below."""
+    data = (path.parent / name).resolve()
+    inside = bool(name) and data.is_relative_to(path.parent.resolve()) and "%" not in name
+    if not inside or name.upper().startswith("LIST"):
+        msg = "its data are not in one file beside the header"
         raise ValueError(msg)
-    data = path.with_name(name)
     if not data.is_file():
-        msg = f"its data file {name[:80]!r} is missing"
+        msg = f"its data file {data.name[:80]!r} is missing"
         raise ValueError(msg)
     return data
 
 
 _NUMBERS_PER_AXIS = {
-    "ElementSpacing": 1,
-    "ElementSize": 1,
-    "Offset": 1,
-    "Position": 1,
-    "Origin": 1,
-    "CenterOfRotation": 1,
-    "TransformMatrix": 2,
-    "Rotation": 2,
-    "Orientation": 2,
+    "elementspacing": 1,
+    "elementsize": 1,
+    "offset": 1,
+    "position": 1,
+    "origin": 1,
+    "centerofrotation": 1,
+    "transformmatrix": 2,
+    "rotation": 2,
+    "orientation": 2,
 }
 """How many numbers these have, as a power of the number of axes."""
 
+_KNOWN = {
+    *_NUMBERS_PER_AXIS, "objecttype", "ndims", "dimsize", "binarydata", "elementnumberofchannels", "elementtype",
+    "elementdatafile", "headersize", "compresseddata", "compresseddatasize", "sizes", "type", "encoding", "data file",
+    "datafile", "dimension",
+}  # fmt: skip
+"""Fields that decide what a file means; any other may be there twice."""
+
+
+def _is_true(word: str) -> bool:
+    return word.lower() in {"true", "t", "1"}
+
 
 def _metaimage(path: Path) -> Claim:
-    fields, end = _lines(path, "=", "ElementDataFile")
-    shape = tuple(int(size) for size in fields["DimSize"].split())
-    axes = int(fields["NDims"])
+    fields, end = _lines(path, "=:", "elementdatafile")
+    shape = tuple(int(size) for size in fields["dimsize"].split())
+    axes = int(fields["ndims"])
     if len(shape) != axes or not 1 <= axes <= 4:
         msg = f"NDims is {axes}, DimSize has {len(shape)} numbers"
         raise ValueError(msg)
-    if fields.get("ObjectType", "Image") != "Image" or fields.get("BinaryData", "True").lower() not in {
-        "true",
-        "t",
-        "1",
-    }:
+    if fields.get("objecttype", "Image") != "Image" or not _is_true(fields.get("binarydata", "True")):
         msg = "it is no image of binary data"
         raise ValueError(msg)
     for name, power in _NUMBERS_PER_AXIS.items():
         numbers = [float(word) for word in fields[name].split()] if name in fields else [1.0] * axes**power
-        spacing = name in {"ElementSpacing", "ElementSize"}
+        spacing = name in {"elementspacing", "elementsize"}
         if len(numbers) != axes**power or not all(math.isfinite(x) and (x > 0 or not spacing) for x in numbers):
             msg = f"{name} is {fields[name][:80]!r}"
             raise ValueError(msg)
-    channels, skipped = int(fields.get("ElementNumberOfChannels", "1")), int(fields.get("HeaderSize", "0"))
-    packed_size = int(fields.get("CompressedDataSize", "0"))
-    kind = fields["ElementType"].upper().removeprefix("MET_")
+    channels, skipped = int(fields.get("elementnumberofchannels", "1")), int(fields.get("headersize", "0"))
+    packed_size = int(fields.get("compresseddatasize", "0"))
+    kind = fields["elementtype"].upper().removeprefix("MET_")
     itemsize = _META_TYPES[kind if kind in _META_TYPES else kind.removeprefix("U")]
-    local = fields["ElementDataFile"].upper() == "LOCAL"
-    there = path.stat().st_size - end if local else _beside(path, fields["ElementDataFile"]).stat().st_size
+    local = fields["elementdatafile"].upper() == "LOCAL"
+    there = path.stat().st_size - end if local else _beside(path, fields["elementdatafile"]).stat().st_size
     if not (1 <= channels <= 1024 and 0 <= packed_size <= there and (skipped == -1 or 0 <= skipped <= there)):
         msg = f"{channels} channels, {packed_size} bytes compressed, {skipped} to skip of {there}"
         raise ValueError(msg)
-    factor = _MOST_DEFLATED if fields.get("CompressedData", "False").lower() in {"true", "t", "1"} else 1
+    factor = _MOST_DEFLATED if _is_true(fields.get("compresseddata", "False")) else 1
     num_bytes = math.prod(shape) * channels * itemsize
     full = (*shape, channels) if channels > 1 else shape
     available = (there - max(0, skipped)) * factor
-    return Claim(full, num_bytes, available, kind.lower(), _meta_affine(fields, axes))
+    sign = "u" if kind.startswith("U") else ""
+    dtype = f"float{8 * itemsize}" if kind in {"FLOAT", "DOUBLE"} else f"{sign}int{8 * itemsize}"
+    return Claim(full, num_bytes, available, dtype, _meta_affine(fields, axes))
 
 
 def _meta_affine(fields: Mapping[str, str], axes: int) -> np.ndarray | None:
@@ -232,11 +247,11 @@ def _meta_affine(fields: Mapping[str, str], axes: int) -> np.ndarray | None:
         found = next((fields[name].split() for name in names.split() if name in fields), default)
         return np.array([float(word) for word in found])
 
-    spacing = numbers("ElementSpacing ElementSize", [1.0] * 3)
-    directions = numbers("TransformMatrix Rotation Orientation", list(np.eye(3).ravel())).reshape(3, 3)
+    spacing = numbers("elementspacing elementsize", [1.0] * 3)
+    directions = numbers("transformmatrix rotation orientation", list(np.eye(3).ravel())).reshape(3, 3)
     affine = np.eye(4)
     affine[:3, :3] = directions.T * spacing
-    affine[:3, 3] = numbers("Offset Position Origin", [0.0] * 3)
+    affine[:3, 3] = numbers("offset position origin", [0.0] * 3)
     return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
@@ -272,10 +287,15 @@ def _picture(path: Path) -> Claim:
     if path.suffix.lower() == ".png":
         return Claim((height, width), math.ceil(width * height * depth), size * _MOST_DEFLATED)
     with path.open("rb") as file:
-        header = file.read(34)
-    bits, compression = struct.unpack_from("<H", header, 28)[0], struct.unpack_from("<I", header, 30)[0]
-    packed = compression in {1, 2}  # run lengths
-    return Claim((height, width), (width * bits + 7) // 8 * height, size * (_MOST_DEFLATED if packed else 1))
+        header = file.read(34).ljust(34, b"\0")
+    old = struct.unpack_from("<I", header, 14)[0] == 12  # OS/2's header
+    bits = struct.unpack_from("<H", header, 24 if old else 28)[0]
+    num_bytes = (width * bits + 7) // 8 * height
+    packed = not old and struct.unpack_from("<I", header, 30)[0] in {1, 2}
+    if packed and width * height > _MOST_PIXELS:  # run lengths may skip as many rows as they like
+        msg = f"{width} x {height} pixels in run lengths"
+        raise ValueError(msg)
+    return Claim((height, width), num_bytes, num_bytes if packed else size)
 
 
 _FORMATS: dict[str, Callable[[Path], Claim]] = {

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monai_anomaly.checks import check_directory
-from monai_anomaly.data.dicom import is_series
+from monai_anomaly.data.dicom import is_dicom, volumes_of
 from monai_anomaly.data.specs import PLAIN_LAYOUTS, Spec, detect_spec, load_spec
 from monai_anomaly.data.splits import split_by_patient
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
@@ -40,38 +42,58 @@ def build_datalist(spec: Spec, root: str | Path) -> Datalist:
     Raises:
         FileNotFoundError: images or masks that should be there are missing; all of them are listed.
     """
-    datalist, missing = find_cases(spec, root)
-    if missing:
-        shown = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
-        msg = f"{len(missing)} files of {spec['name']} are missing or unpaired below {root}: {shown}."
+    found = find_cases(spec, root)
+    if found.missing:
+        count, shown = len(found.missing), "; ".join(found.missing[:20])
+        more = f"; and {count - 20} more" if count > 20 else ""
+        msg = f"{count} files of {spec['name']} are missing or unpaired below {root}: {shown}{more}."
         raise FileNotFoundError(msg)
-    return datalist
+    if found.orphans:
+        listed = ", ".join(str(path.relative_to(root)) for path in found.orphans[:3])
+        logger.warning("%d label files belong to no image, the first of them %s.", len(found.orphans), listed)
+    return found.datalist
 
 
-def find_cases(spec: Spec, root: str | Path) -> tuple[Datalist, list[str]]:
-    """Return the cases as `build_datalist` does, and what is missing or unpaired, one line each."""
+@dataclass
+class Found:
+    """What there is of a data set: its cases, one line for each missing file, and labels that belong to no image."""
+
+    datalist: Datalist
+    missing: list[str] = field(default_factory=list)
+    orphans: list[Path] = field(default_factory=list)
+
+
+def find_cases(spec: Spec, root: str | Path) -> Found:
+    """Return the cases as `build_datalist` does, and what is missing or left over."""
     folder = check_directory("dataset_dir", root)
-    datalist: Datalist = {section: [] for section in SECTIONS}
-    missing: list[str] = []
+    found = Found({section: [] for section in SECTIONS})
+    labels: set[Path] = set()
     for part in spec["parts"]:
-        datalist[part["section"]] += list(_cases_of_part(spec, part, folder, missing))
+        found.datalist[part["section"]] += list(_cases_of_part(spec, part, folder, found.missing, labels))
+    used = {path for records in found.datalist.values() for record in records for path in record["label"]}
+    found.orphans = sorted(path for path in labels if str(path) not in used)
     if "split" in spec:
-        rest, test = split_by_patient(datalist["training"], spec["split"]["test_fraction"], spec["split"]["seed"])
-        datalist["training"], datalist["test"] = rest, test
-    return datalist, missing
+        rest, test = split_by_patient(found.datalist["training"], spec["split"]["test_fraction"], spec["split"]["seed"])
+        found.datalist["training"], found.datalist["test"] = rest, test
+    return found
 
 
-def shared_patients(datalist: Datalist) -> dict[str, list[str]]:
-    """Return the patients who are in more than one section, with the sections.
+def shared_patients(datalist: Datalist) -> list[tuple[str, str]]:
+    """Return pairs of cases of one patient in different sections, one pair for each such patient.
 
-    Only records whose patient is known count: where a data set does not tell, every case is its own patient.
+    Where a data set does not tell its patients, every case is its own. Patients are not named: a list may hold names.
     """
-    sections: dict[str, set[str]] = defaultdict(set)
+    first: dict[str, tuple[str, str]] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for section, records in datalist.items():
         for record in records:
-            if record["patient"] != record["case"]:
-                sections[str(record["patient"])].add(section)
-    return {patient: sorted(where) for patient, where in sections.items() if len(where) > 1}
+            if record["patient"] == record["case"]:
+                continue
+            before = first.setdefault(str(record["patient"]), (section, record["case"]))
+            if before[0] != section:
+                pair = (f"{before[1]} ({before[0]})", f"{record['case']} ({section})")
+                pairs.setdefault(str(record["patient"]), pair)
+    return list(pairs.values())
 
 
 def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions: int = 2) -> list[Record]:
@@ -90,7 +112,7 @@ def load_datalist(root: str | Path, section: str, spec: str = "auto", dimensions
     """
     folder = check_directory("dataset_dir", root)
     if str(spec).endswith(".json"):
-        records = read_datalist(Path(spec), folder).get(section, [])
+        records = read_datalist(Path(spec), folder)[0].get(section, [])
         chosen = str(spec)
     else:
         found = detect_spec(folder, dimensions) if spec == "auto" else load_spec(spec)
@@ -127,60 +149,82 @@ def label_rules(root: str | Path, spec: str = "auto", dimensions: int = 2) -> di
     return {**{name: found.get(key) for name, key in keys.items()}, "polarity": found.get("mask_polarity", "positive")}
 
 
-def write_datalist(datalist: Datalist, file: str | Path, root: str | Path) -> None:
-    """Write a datalist as JSON with paths relative to ``root``, all at once or not at all."""
+def write_datalist(datalist: Datalist, file: str | Path, root: str | Path, spec: str | None = None) -> None:
+    """Write a datalist as JSON with paths relative to ``root``, all at once or not at all.
+
+    Args:
+        datalist: sections of records.
+        file: to write.
+        root: the data set's folder; the file says where it is from itself.
+        spec: of the data set, for those who read the labels.
+    """
     folder = Path(root)
 
     def relative(value: Any) -> Any:
         return [str(Path(v).relative_to(folder)) for v in value] if isinstance(value, list) else value
 
-    plain = {
+    plain: dict[str, Any] = {
         section: [
             {k: str(Path(v).relative_to(folder)) if k == "image" else relative(v) for k, v in record.items()}
             for record in records
         ]
         for section, records in datalist.items()
     }
-    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(plain, indent=4) + "\n", encoding="utf-8"))
+    told = {"root": os.path.relpath(folder, Path(file).parent), **({"spec": spec} if spec else {})}
+    text = json.dumps({**told, **plain}, indent=4) + "\n"
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_datalist(file: Path, folder: Path) -> Datalist:
-    """Return a datalist's sections from JSON, paths made absolute below ``folder``.
+def read_datalist(file: Path, folder: Path | None = None) -> tuple[Datalist, str | None]:
+    """Return a datalist's sections from JSON, paths made absolute, and its spec's name where the file tells it.
+
+    Args:
+        file: as `write_datalist` makes it, or MONAI's Decathlon form.
+        folder: that paths are relative to; None for the one the file names, else the file's own.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no JSON.
+        ValueError: no JSON, or no sections of records.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         msg = f"The datalist {str(file)!r} does not exist; write one with `python -m monai_anomaly datalist`."
         raise FileNotFoundError(msg) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"The datalist {str(file)!r} is not JSON ({error}); expected sections of records."
         raise ValueError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"The datalist {str(file)!r} holds no sections; expected {', '.join(SECTIONS)}."
+        raise ValueError(msg)
+    base = folder if folder is not None else file.parent / str(content.get("root", "."))
     result: Datalist = {}
     for section in SECTIONS:
-        for record in content.get(section, []):
-            full = {**record, "image": str(folder / record["image"])}
+        for entry in content.get(section, []):
+            record = {"image": entry} if isinstance(entry, str) else dict(entry)
+            full = {**record, "image": str(base / record["image"])}
             for key in ("label", "exclude", "organ"):
                 paths = record.get(key, [])
-                full[key] = [str(folder / path) for path in ([paths] if isinstance(paths, str) else paths)]
-            full.setdefault("patient", record["image"])
+                full[key] = [str(base / path) for path in ([paths] if isinstance(paths, str) else paths)]
             full.setdefault("case", record["image"].removesuffix(suffix_of(record["image"])))
+            full.setdefault("patient", full["case"])
             full.setdefault("group", "unlabeled")
             result.setdefault(section, []).append(full)
-    return result
+    return result, content.get("spec")
 
 
-def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list[str]) -> Iterator[Record]:
-    images = dict(_find_images(part["image"], folder, spec["dimensions"]))
+def _cases_of_part(
+    spec: Spec, part: dict[str, Any], folder: Path, missing: list[str], labels: set[Path]
+) -> Iterator[Record]:
+    """Yield the cases of a part of a data set; note what is missing, and all label files there are."""
+    images = list(_find_images(part["image"], folder, spec["dimensions"]))
+    names = {name for name, _ in images}
     listed = _read_table(part["table"], folder, missing) if "table" in part else None
     if listed is not None:
-        missing += [f"image of {name} ({part['image']})" for name in listed if name not in images]
-    plain = spec["name"] in PLAIN_LAYOUTS  # names there may come again in another section
+        missing += [f"image of {name} ({part['image']})" for name in listed if name not in names]
     masks = {key: _index_masks(part.get(key, {}), folder) for key in ("label", "exclude", "organ")}
-    for name, image in images.items():
+    labels.update(path for paths in masks["label"].values() for path in paths.values())
+    for name, image in images:
         if listed is not None and name not in listed:
             continue
         label = _masks_of(masks["label"], name)
@@ -189,20 +233,27 @@ def _cases_of_part(spec: Spec, part: dict[str, Any], folder: Path, missing: list
         files = [str(path) for path in label.values()]
         if part.get("masks") == "none":
             files = []
-        relative = str(image.relative_to(folder))
-        tail = part["image"].rpartition("{case}")[2]  # .mat, or .img of a folder, which no list of suffixes knows
-        case = relative.removesuffix(suffix_of(relative)).removesuffix(tail if "/" not in tail else "")
-        patient = re.search(part["patient"], relative) if "patient" in part else None
+        case = _case_of(image, part["image"], folder)
+        patient = re.search(part["patient"], str(image.relative_to(folder))) if "patient" in part else None
         group = part["group"]
         yield {
             "image": str(image),
             "label": files,
             **{key: [str(path) for path in _masks_of(masks[key], name).values()] for key in ("exclude", "organ")},
             "case": case,
-            "patient": patient[1] if patient else case if plain else name.removesuffix(suffix_of(name)),
+            "patient": patient[1] if patient else case,
             "group": ("abnormal" if files else group) if group == "unlabeled" else group,
             **({"grade": listed[name]} if listed and listed[name] is not None else {}),
         }
+
+
+def _case_of(image: Path, pattern: str, folder: Path) -> str:
+    """Return a case's place under the root, without suffix; the root's name where it is the image itself."""
+    if image == folder:
+        return folder.name
+    relative = str(image.relative_to(folder))
+    tail = pattern.rpartition("{case}")[2]  # .mat, or .img of a folder, which no list of suffixes knows
+    return relative.removesuffix(suffix_of(relative)).removesuffix(tail if "/" not in tail else "")
 
 
 def _masks_fit(
@@ -225,35 +276,44 @@ def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[
     # a pattern that ends in {case} means any image or volume file, or a folder of DICOM slices; one that goes on
     # after it means what it says, a folder of B-scans as well
     free = pattern.endswith("{case}")
+    if free and dimensions == 3 and pattern.startswith("**/") and volumes_of(folder) == (folder,):
+        yield folder.name, folder  # the data set is one series
     for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
         match = regex.fullmatch(path.relative_to(folder).as_posix())
         if match is None or any(piece.startswith(".") for piece in path.relative_to(folder).parts):
             continue
         if path.is_dir():
-            whole = is_series(path) if free else any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
-            if dimensions == 3 and whole:
-                yield match["case"], path
-        elif path.is_file() and (not free or (suffix_of(path.name).lower() in suffixes and not _is_slice(path))):
+            scans = not free and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+            found = dimensions == 3 and (scans or (free and volumes_of(path) == (path,)))
+        elif free and dimensions == 3 and is_dicom(path):
+            found = path in volumes_of(path.parent)  # else it is a slice of a series
+        else:
+            found = path.is_file() and (not free or suffix_of(path.name).lower() in suffixes)
+        if found:
             yield match["case"], path
 
 
-def _is_slice(path: Path) -> bool:
-    """Whether a file is one of a folder's DICOM slices, which are one volume."""
-    return path.suffix.lower() == ".dcm" and is_series(path.parent)
-
-
 def _index_masks(patterns: dict[str, str], folder: Path) -> dict[str, dict[str, Path]]:
-    """Return by kind the masks there are, by the names of their cases; each folder is looked through once."""
+    """Return by kind the masks there are, by the names of their cases; each folder is looked through once.
+
+    Where a mask may have another suffix than its image, ``p1.seg.nrrd`` is p1's, unless there is a better one.
+    """
     index: dict[str, dict[str, Path]] = {}
     for kind, pattern in patterns.items():
         regex = re.compile(_as_regex(pattern))
-        free = pattern.endswith("{case}")  # the label may have another suffix than the image
-        index[kind] = {}
+        free = pattern.endswith("{case}")
+        found: dict[str, Path] = {}
+        longer: dict[str, Path] = {}
         for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
             match = regex.fullmatch(path.relative_to(folder).as_posix())
-            if match is not None and (suffix_of(path.name) or not free):
-                name = match["case"]
-                index[kind].setdefault(name.removesuffix(suffix_of(name)) if free else name, path)
+            if match is None or (free and not suffix_of(path.name)):
+                continue
+            name = match["case"].removesuffix(suffix_of(match["case"])) if free else match["case"]
+            found.setdefault(name, path)
+            while free and "." in name:
+                name = name.rpartition(".")[0]
+                longer.setdefault(name, path)
+        index[kind] = {**longer, **found}
     return index
 
 

@@ -120,13 +120,18 @@ def fold_of_lesions(
         )
         raise ValueError(msg)
     patients = {str(record["patient"]) for record in records}
-    if told["num_folds"] != num_folds or set(told["folds"]) != patients:
+    chosen = told["folds"]
+    short = {patient.rpartition("/")[2]: patient for patient in patients}
+    if set(chosen) == set(short) and len(short) == len(patients):  # files made before patients had their whole path
+        chosen = {short[name]: number for name, number in chosen.items()}
+    if told["num_folds"] != num_folds or set(chosen) != patients:
+        other = next(iter(set(chosen) ^ patients), None)
         msg = (
-            f"{path} has {told['num_folds']} folds of {len(told['folds'])} patients, expected {num_folds} of "
-            f"{len(patients)}; delete it, or pass another --folds_file."
+            f"{path} has {told['num_folds']} folds of {len(chosen)} patients, expected {num_folds} of {len(patients)}"
+            f"{f' ({other} is in one of them alone)' if other else ''}; delete it, or pass another --folds_file."
         )
         raise ValueError(msg)
-    return [record for record in records if (told["folds"][str(record["patient"])] == fold) == held]
+    return [record for record in records if (chosen[str(record["patient"])] == fold) == held]
 
 
 def _warn_of_lacking(
@@ -145,7 +150,7 @@ def with_folds(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return a datalist whose training records have a "fold", as MONAI's Decathlon lists do.
 
-    Patients stay whole; their numbers, and the pixels of every kind of lesion in their labels, are alike in all folds.
+    Patients stay whole; their numbers, and the pixels of each lesion value in their labels, are alike in all folds.
 
     Args:
         datalist: sections of records.

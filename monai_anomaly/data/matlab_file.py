@@ -75,8 +75,11 @@ def _check_variable(content: bytes, length: int, order: str, fields: Collection[
             msg = f"the field {name.decode('latin-1')!r} is no array of numbers"
             raise ValueError(msg)
         return
-    if not 2 <= len(sizes) <= 32 or len(raw) % 4 or any(size < 0 for size in sizes) or is_complex:
-        msg = f"a variable has the size {' x '.join(map(str, sizes))}, or is complex"
+    if not 2 <= len(sizes) <= 32 or len(raw) % 4 or any(size < 0 for size in sizes):
+        msg = f"a variable has the size {' x '.join(map(str, sizes))}"
+        raise ValueError(msg)
+    if is_complex and name.decode("latin-1") in fields:
+        msg = f"the field {name.decode('latin-1')!r} holds complex numbers"
         raise ValueError(msg)
     stored, num_bytes, _ = _tag(content, place, length, order)
     if num_bytes != math.prod(sizes) * _SIZES.get(stored, -1):

@@ -54,27 +54,41 @@ class SpectralisReader(_OCTReader):
     Args:
         intensity: "display": the logarithm that Heidelberg's own viewer shows, in [0, 1], without its 8 bits; "raw":
             the reflectivity as stored. What was not measured is 0.
+        index: of the volume in an .e2e file that holds several.
 
     Raises:
         ImportError: eyepy is not installed.
-        ValueError: the file is cut off, broken, or no volume (circle and star scans).
+        ValueError: the file is cut off, broken, no volume (circle and star scans), or, without ``index``, an .e2e with
+            several volumes.
     """
 
     suffixes = (".vol", ".e2e")
 
-    def __init__(self, intensity: str = "display") -> None:
+    def __init__(self, intensity: str = "display", index: int | None = None) -> None:
         super().__init__()
+        self.index = index
         self.intensity = check_option("intensity", intensity, ("display", "raw"))
 
     def get_data(self, img: Path) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the array and its metadata."""
         check_claim(img)
-        name = "import_heyex_e2e" if img.suffix.lower() == ".e2e" else "import_heyex_vol"
-        array, meta = _from_eyepy(img, name)
+        if img.suffix.lower() == ".e2e":
+            array, meta = _from_eyepy(img, "HeE2eReader", self._one_of)
+        else:
+            array, meta = _from_eyepy(img, "import_heyex_vol")
         values = np.nan_to_num(array.astype(np.float32, copy=False), nan=0.0)
         values = np.where(values > 1 + 1e-3, 0.0, values) if img.suffix.lower() == ".e2e" else values
         values = np.where(values > _ABSENT, 0.0, values)
         return (as_displayed(values) if self.intensity == "display" else values), meta
+
+    def _one_of(self, reader: Any) -> Any:
+        """Return the volume of an .e2e file, or the one that was asked for."""
+        with reader as opened:
+            volumes = opened.volumes
+        if self.index is None and len(volumes) != 1:
+            msg = f"{len(volumes)} volumes, expected one: pass index=0 and so on, or export each alone"
+            raise ValueError(msg)
+        return volumes[self.index or 0]
 
 
 class TopconReader(_OCTReader):
@@ -97,7 +111,7 @@ class TopconReader(_OCTReader):
 class DicomOCTReader(_OCTReader):
     """Read a DICOM file of many frames, Ophthalmic Tomography, as a volume (rows, A-scans, B-scans).
 
-    Series of one file per slice are for MONAI's ITKReader, which `VolumeReader` hands them to. pydicom reads the file
+    Series of one file per slice are for MONAI's ITKReader, which `FileReader` hands them to. pydicom reads the file
     (``pip install "monai-anomaly[oct]"``). Spacing comes from the measures shared by all frames, the distance of
     B-scans from their positions, else from the slice thickness. Nothing that names the patient is taken over.
 
@@ -142,11 +156,13 @@ def _check_frames(data: Any) -> None:
 
 def _dicom_meta(data: Any, shape: Sequence[int], file: Path) -> dict[str, Any]:
     shared = _first(data, "SharedFunctionalGroupsSequence")
-    measures = _first(shared, "PixelMeasuresSequence") or data
+    frames = getattr(data, "PerFrameFunctionalGroupsSequence", None) or []
+    own = _first(frames[0], "PixelMeasuresSequence") if frames else None
+    measures = _first(shared, "PixelMeasuresSequence") or own or data
     rows, columns = (float(value) for value in getattr(measures, "PixelSpacing", None) or (0, 0))
     places = [
         np.array([float(value) for value in plane.ImagePositionPatient])
-        for frame in getattr(data, "PerFrameFunctionalGroupsSequence", None) or []
+        for frame in frames
         if (plane := _first(frame, "PlanePositionSequence")) is not None and "ImagePositionPatient" in plane
     ]
     steps = [float(np.linalg.norm(b - a)) for a, b in pairwise(places)]
@@ -199,16 +215,18 @@ def oct_metadata(
     }
 
 
-def _from_eyepy(file: Path, function: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a volume as eyepy reads it, with its own values."""
+def _from_eyepy(
+    file: Path, function: str, choose: Callable[[Any], Any] = lambda volume: volume
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a volume as eyepy reads it, with its own values; ``choose`` takes it out of what the function gives."""
     read: Callable[..., Any]
-    read, found = optional_import("eyepy", name=function)
+    read, found = optional_import("eyepy.io.he" if function == "HeE2eReader" else "eyepy", name=function)
     if not found:
         msg = f'{file.name} needs eyepy: pip install "monai-anomaly[oct]".'
         raise ImportError(msg)
     try:
         with quiet("eyepy.io.HeVolReader"):  # it warns of every export with fewer layers than there could be
-            volume = read(file)
+            volume = choose(read(file))
         volume.set_intensity_transform(lambda values: values)
         array = np.ascontiguousarray(np.asarray(volume.data).transpose(1, 2, 0))
         lines = {layer.name: np.asarray(layer.data, dtype=np.float32) for layer in volume.layers.values()}

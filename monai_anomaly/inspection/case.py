@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from monai_anomaly.checks import root_cause
 from monai_anomaly.data import FileReader, MatVolumeReader
-from monai_anomaly.data.claims import check_claim
+from monai_anomaly.data.claims import Claim, check_claim
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, suffix_of
 from monai_anomaly.evaluation.figures import rows_run_up
 from monai_anomaly.keys import OCT_AXES
 from monai_anomaly.transforms import lesion_mask
 
 ERROR, WARNING = "error", "warning"
+_CHUNK = 1 << 22
 THUMBNAIL = 96
 """Longest side of a picture in the contact sheet, in pixels."""
 
@@ -86,27 +87,38 @@ class Looks(Dataset):
     def _look(self, look: Look, record: Mapping[str, Any], pictured: bool) -> None:
         image = Path(record["image"])
         claim = check_claim(image) if self.headers_only else None
-        if claim is not None:
+        if claim is not None and (claim.affine is not None or suffix_of(image.name).lower() in IMAGE_SUFFIXES):
             look.row |= _geometry(claim.shape, claim.affine, claim.dtype)
-            for file in record["label"]:
-                label = check_claim(file)
-                if label is not None:
-                    _compare(look, Path(file), (claim.shape, claim.affine), (label.shape, label.affine))
-            return
+            if self._labels_fit(look, record, claim):
+                return
         array, meta = _read(image, _reader(image, self.rules.fields, label=False))
         volume = suffix_of(image.name).lower() not in IMAGE_SUFFIXES
-        affine = np.asarray(meta["affine"]) if volume else None
+        affine = _square(meta["affine"]) if volume else None
         look.row |= _geometry(array.shape, affine, str(array.dtype))
         content = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
         content.update(np.ascontiguousarray(array).data)
         look.digest = content.digest()
         _look_at_values(look, array)
-        marked = self._look_at_labels(look, record, array.shape if volume else array.shape[:2], affine)
+        marked = self._look_at_labels(look, record, array.shape[: 3 if volume else 2], affine)
         if pictured:
             picture, lesion = array, marked
             if volume:
                 picture, lesion = middle_slice(array, marked, None if OCT_AXES in meta else affine)
             look.thumbnail = thumbnail(picture, lesion)
+
+    def _labels_fit(self, look: Look, record: Mapping[str, Any], image: Claim) -> bool:
+        """Compare headers of labels with the image's; whether all of them could be."""
+        for file in map(Path, record["label"]):
+            if not file.exists():
+                look.problems.append((ERROR, "unreadable", f"its label {file.name} does not exist"))
+                continue
+            label = check_claim(file)
+            if label is None or (label.affine is None) != (image.affine is None):
+                return False
+            rank = 2 if image.affine is None else 3
+            shapes = [claim.shape[:rank] for claim in (image, label)]
+            _compare(look, file, (shapes[0], image.affine), (shapes[1], label.affine))
+        return True
 
     def _look_at_labels(
         self, look: Look, record: Mapping[str, Any], shape: Sequence[int], affine: np.ndarray | None
@@ -116,16 +128,17 @@ class Looks(Dataset):
         for name in record["label"]:
             file = Path(name)
             array, meta = _read(file, _reader(file, self.rules.fields, label=True))
-            label = array if array.ndim == len(shape) else array.max(-1)
-            where = None if affine is None else np.asarray(meta["affine"])
+            label = array
+            while label.ndim > len(shape):  # channels, or an axis of one
+                label = label.max(-1)
+            where = None if affine is None else _square(meta["affine"])
             if not _compare(look, file, (tuple(shape), affine), (label.shape, where)):
                 continue
             if label.dtype.kind == "f" and not np.isfinite(label).all():
                 look.problems.append((ERROR, "NaN in a label", f"{file.name} holds NaN or infinite values"))
                 continue
-            plain = torch.from_numpy(np.ascontiguousarray(label, dtype=np.float32))[None]
             try:
-                marks = lesion_mask(plain, self.rules.values, self.rules.polarity, self.rules.lesions)[0].numpy() > 0
+                marks = self._marks(label)
             except ValueError as error:
                 look.problems.append((ERROR, "unknown label values", f"{file.name}: {error}"))
                 continue
@@ -135,6 +148,16 @@ class Looks(Dataset):
             if not union.any() and record["group"] != "normal":
                 look.problems.append((WARNING, "empty label", "no pixel of a lesion in its label"))
         return union
+
+    def _marks(self, label: np.ndarray) -> np.ndarray:
+        """Return where a label marks a lesion, a few million voxels at a time."""
+        parts = 1 if self.rules.polarity == "auto" else -(-label.size // _CHUNK)
+        rules = (self.rules.values, self.rules.polarity, self.rules.lesions)
+        marks = []
+        for slab in np.array_split(label, max(1, min(parts, label.shape[-1])), axis=-1):
+            wide = slab.astype({"u": np.int32, "b": np.int32}.get(slab.dtype.kind, slab.dtype.newbyteorder("=")))
+            marks.append(lesion_mask(torch.from_numpy(np.ascontiguousarray(wide))[None], *rules)[0].numpy() > 0)
+        return np.concatenate(marks, axis=-1)
 
 
 def _reader(file: Path, fields: Mapping[str, str], *, label: bool) -> ImageReader:
@@ -148,6 +171,15 @@ def _reader(file: Path, fields: Mapping[str, str], *, label: bool) -> ImageReade
 def _read(file: Path, reader: ImageReader) -> tuple[np.ndarray, dict[str, Any]]:
     array, meta = reader.get_data(reader.read(str(file)))
     return np.asarray(array), meta
+
+
+def _square(affine: Any) -> np.ndarray:
+    """Return an affine as (4, 4); those of planes are (3, 3)."""
+    given = np.asarray(affine, dtype=float)
+    whole = np.eye(4)
+    rank = len(given) - 1
+    whole[:rank, :rank], whole[:rank, 3] = given[:rank, :rank], given[:rank, rank]
+    return whole
 
 
 def _geometry(shape: Sequence[int], affine: np.ndarray | None, dtype: str) -> dict[str, Any]:
@@ -207,6 +239,8 @@ def middle_slice(
         marked: where a lesion is, (I, J, K).
         affine: of volumes whose second axis runs along a picture's columns; None where the first does, as in OCT.
     """
+    volume = volume if volume.ndim > 2 else volume[:, :, None]
+    marked = None if marked is None else marked.reshape(volume.shape[:3])
     counts = None if marked is None else marked.sum((0, 1))
     index = int(counts.argmax()) if counts is not None and counts.any() else volume.shape[2] // 2
     plane = volume[:, :, index].reshape(*volume.shape[:2], -1)[..., 0]

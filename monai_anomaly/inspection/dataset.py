@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_range, check_writable
 from monai_anomaly.data import detect_spec, load_spec
-from monai_anomaly.data.datalist import Datalist, find_cases, read_datalist, shared_patients
+from monai_anomaly.data.datalist import Found, find_cases, read_datalist, shared_patients
+from monai_anomaly.data.dicom import volumes_of
 from monai_anomaly.data.specs import PLAIN_LAYOUTS, Spec
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix_of
 from monai_anomaly.inspection.case import ERROR, WARNING, LabelRules, Look, Looks
@@ -48,7 +49,7 @@ def inspect_dataset(
         source: a folder, a datalist's JSON, or an image or volume.
         out: folder to write to.
         spec: of a folder: a data spec's name or YAML file, or "auto".
-        root: of a datalist, the folder its paths are relative to; None for the file's own.
+        root: of a datalist, the folder its paths are relative to; None for the one it names, else its own.
         dimensions: 2 for images, 3 for volumes; None for what the folder holds more of.
         headers_only: read no pixels where the header tells the shape: fast, but NaN, empty labels, label values and
             copies are not seen.
@@ -61,16 +62,17 @@ def inspect_dataset(
     folder = check_writable("out", out)
     workers = min(8, torch.get_num_threads()) if workers is None else workers
     check_range("workers", workers, 0)
-    datalist, rules, missing, name = _cases_of(Path(source), spec, root, dimensions)
-    cases: list[Case] = [(section, record) for section, records in datalist.items() for record in records]
-    if not cases and not missing:
+    if folder.resolve().is_relative_to(Path(source).resolve()):
+        msg = f"--out {str(out)!r} lies within the data, and would become part of them; pass a folder elsewhere."
+        raise ValueError(msg)
+    found, rules, name = _cases_of(Path(source), spec, root, dimensions)
+    cases: list[Case] = [(section, record) for section, records in found.datalist.items() for record in records]
+    if not cases and not found.missing:
         msg = f"No case in {str(source)!r} (data spec {name}); expected images, volumes, or a data set's layout."
         raise FileNotFoundError(msg)
     with Report(folder, name, headers_only) as report:
-        for line in missing:
-            report.find(ERROR, "missing file", line)
-        for patient, sections in shared_patients(datalist).items():
-            report.find(ERROR, "patient in two sections", f"{patient} is in {' and '.join(sections)}")
+        for finding in _of_the_list(found, Path(source)):
+            report.find(*finding)
         step = max(1, -(-len(cases) // _NUM_PICTURES))
         looks = Looks(cases, rules, headers_only, range(0, len(cases), step))
         across = _Across()
@@ -82,23 +84,58 @@ def inspect_dataset(
     return report
 
 
+def _of_the_list(found: Found, source: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield what the list of files shows, before any is opened."""
+    for line in found.missing:
+        yield ERROR, "missing file", line
+    for path in found.orphans:
+        yield WARNING, "label without an image", str(path.relative_to(source))
+    for first, second in shared_patients(found.datalist):
+        yield ERROR, "patient in two sections", f"{first} and {second} are of one patient"
+    if source.is_dir():
+        counts = _left_out(found, source)
+        if counts:
+            listed = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(6))
+            yield WARNING, "files not looked at", f"{listed}: no case of the data spec"
+
+
+def _left_out(found: Found, folder: Path) -> Counter[str]:
+    """Return how many images and volumes below the folder belong to no case, by suffix."""
+    used: set[str] = {str(path) for path in found.orphans}
+    for records in found.datalist.values():
+        for record in records:
+            used.update((record["image"], *record["label"], *record["exclude"], *record["organ"]))
+    counts: Counter[str] = Counter()
+    for place, _, names in os.walk(folder):
+        if place in used:  # a folder of slices
+            continue
+        for name in names:
+            suffix = suffix_of(name).lower()
+            if suffix and not name.startswith(".") and str(Path(place) / name) not in used:
+                counts[suffix] += 1
+    return counts
+
+
 def _cases_of(
     source: Path, spec: str, root: str | Path | None, dimensions: int | None
-) -> tuple[Datalist, LabelRules, list[str], str]:
-    """Return the cases, how their labels are read, what is missing, and the spec's name."""
+) -> tuple[Found, LabelRules, str]:
+    """Return the cases, how their labels are read, and the spec's name."""
     if source.is_file() and source.suffix.lower() == ".json":
-        rules = LabelRules() if spec == "auto" else _rules(load_spec(spec))
-        return read_datalist(source, Path(root) if root is not None else source.parent), rules, [], source.name
+        datalist, told = read_datalist(source, None if root is None else Path(root))
+        name = told if spec == "auto" else spec
+        return Found(datalist), LabelRules() if name is None else _rules(load_spec(name)), name or source.name
     if source.is_file():
-        record = {"image": str(source), "label": [], "case": source.name, "patient": source.name, "group": "unlabeled"}
-        return {"all": [record]}, LabelRules(), [], "single file"
-    found = detect_spec(source, dimensions or _dimensions_of(source)) if spec == "auto" else load_spec(spec)
+        record: dict[str, Any] = {"image": str(source), "label": [], "exclude": [], "organ": []}
+        record |= {"case": source.name, "patient": source.name, "group": "unlabeled"}
+        return Found({"all": [record]}), LabelRules(), "single file"
+    chosen = detect_spec(source, dimensions or _dimensions_of(source)) if spec == "auto" else load_spec(spec)
     if dimensions is not None:
-        found = {**found, "dimensions": dimensions}
-    everything = found["name"] == PLAIN_LAYOUTS[1]  # there every file is in every section
-    datalist, missing = find_cases({**found, "parts": found["parts"][:1]} if everything else found, source)
-    datalist = {"all": datalist["training"]} if everything else datalist
-    return datalist, _rules(found), missing, str(found["name"])
+        chosen = {**chosen, "dimensions": dimensions}
+    everything = chosen["name"] == PLAIN_LAYOUTS[1]  # there every file is in every section
+    found = find_cases({**chosen, "parts": chosen["parts"][:1]} if everything else chosen, source)
+    if everything:
+        found.datalist = {"all": found.datalist["training"]}
+    return found, _rules(chosen), str(chosen["name"])
 
 
 def _rules(spec: Spec) -> LabelRules:
@@ -109,6 +146,8 @@ def _rules(spec: Spec) -> LabelRules:
 def _dimensions_of(folder: Path) -> int:
     """Return 3 where a known layout of volumes fits, or most files are volumes, else 2."""
     if detect_spec(folder, 3)["name"] not in PLAIN_LAYOUTS:
+        return 3
+    if volumes_of(folder):
         return 3
     counts: Counter[bool] = Counter()
     for _, _, names in os.walk(folder):

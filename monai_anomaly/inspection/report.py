@@ -131,7 +131,11 @@ class Report:
             lines += [f"    and {count - _SHOWN} more, see findings.csv"] if count > _SHOWN else []
         warnings = sum(count for (severity, _), count in self.found.items() if severity == WARNING)
         verdict = "training may not start" if self.num_errors else "training may start"
-        seen = "headers only: NaN, labels' values and copies were not looked for" if self.headers_only else ""
+        seen = (
+            "headers only: NaN, copies, labels' values and cuts within .gz files were not looked for"
+            if self.headers_only
+            else ""
+        )
         return [*lines, f"{verdict}: errors {self.num_errors}, warnings {warnings}{f'; {seen}' if seen else ''}"]
 
     def _part(self, name: str) -> Path:

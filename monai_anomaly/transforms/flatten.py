@@ -140,6 +140,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
             shifts = self.shifts(data, membrane)
         result = self._shift(data, shifts, self.mode)
         if isinstance(result, MetaTensor):
+            result.meta.pop(LAYERS, None)  # they are elsewhere now
             self.push_transform(result, extra_info={"shifts": shifts.cpu(), "mode": self.mode})
         return result
 

@@ -1,5 +1,6 @@
 """Spectralis, Topcon and DICOM OCT: axes, spacing, the eye, layers, patient data, and broken files."""
 
+import contextlib
 import struct
 from typing import ClassVar
 
@@ -82,7 +83,7 @@ class TestSpectralis:
     def test_broken_files(self, scan, break_it, reason, reader):
         scan[0].write_bytes(break_it(scan[0].read_bytes()))
         with pytest.raises(ValueError, match=reason):
-            reader().get_data(scan[0])
+            reader().get_data(reader().read(scan[0]))
 
     def test_without_eyepy(self, scan, monkeypatch):
         monkeypatch.setattr("monai_anomaly.data.oct_readers.optional_import", lambda *a, **k: (None, False))
@@ -156,14 +157,36 @@ class Eye:
         self.data = function(self.values)
 
 
+class Series(contextlib.AbstractContextManager):
+    """What eyepy opens an .e2e file as."""
+
+    def __init__(self, volumes):
+        self.volumes = volumes
+
+    def __exit__(self, *reasons):
+        pass
+
+
+def test_several_volumes_in_a_file(tmp_path, rng, monkeypatch):
+    both = [Eye(rng.uniform(0, 1, (2, 4, 5))) for _ in range(2)]
+    monkeypatch.setattr("eyepy.io.he.HeE2eReader", lambda path: Series(both))
+    (tmp_path / "scan.e2e").write_bytes(b"x")
+    with pytest.raises(ValueError, match="scan.e2e cannot be read \\(2 volumes, expected one: pass index=0"):
+        SpectralisReader().get_data(tmp_path / "scan.e2e")
+    array, _ = SpectralisReader("raw", index=1).get_data(tmp_path / "scan.e2e")
+    assert np.allclose(array, both[1].values.transpose(1, 2, 0))
+
+
 @pytest.mark.parametrize(("suffix", "reader"), [(".e2e", SpectralisReader), (".fda", TopconReader)])
 def test_files_only_eyepy_knows(tmp_path, rng, monkeypatch, suffix, reader):
     values = rng.integers(0, 60000, (3, 20, 12), dtype=np.uint16)
     values = values if suffix == ".fda" else values.astype(np.float32) / 60001
     file = tmp_path / f"scan{suffix}"
     file.write_bytes(b"x")
-    name = "import_topcon_fda" if suffix == ".fda" else "import_heyex_e2e"
-    monkeypatch.setattr(f"eyepy.{name}", lambda path: Eye(values))
+    if suffix == ".fda":
+        monkeypatch.setattr("eyepy.import_topcon_fda", lambda path: Eye(values))
+    else:
+        monkeypatch.setattr("eyepy.io.he.HeE2eReader", lambda path: Series([Eye(values)]))
     array, meta = FileReader().get_data(FileReader().read(str(file)))
     assert isinstance(reader().read([file]), type(file))
     assert reader().verify_suffix(str(file))
@@ -176,7 +199,8 @@ def test_files_only_eyepy_knows(tmp_path, rng, monkeypatch, suffix, reader):
 
 
 def test_pixels_are_no_millimetres(tmp_path, rng, monkeypatch, caplog):
-    monkeypatch.setattr("eyepy.import_heyex_e2e", lambda path: Eye(rng.uniform(0, 1, (2, 4, 5)), "px"))
+    series = Series([Eye(rng.uniform(0, 1, (2, 4, 5)), "px")])
+    monkeypatch.setattr("eyepy.io.he.HeE2eReader", lambda path: series)
     (tmp_path / "scan.e2e").write_bytes(b"x")
     _, meta = SpectralisReader().get_data(tmp_path / "scan.e2e")
     assert np.allclose(np.abs(meta["affine"][:3, :3]).max(0), 1)
@@ -187,7 +211,7 @@ def test_pixels_are_no_millimetres(tmp_path, rng, monkeypatch, caplog):
 def test_broken_files_of_other_formats(tmp_path, suffix):
     (tmp_path / f"scan{suffix}").write_bytes(b"nothing of the kind" * 50)
     with pytest.raises((ValueError, ImportError), match=f"scan{suffix} (cannot be read|needs)"):
-        FileReader().get_data(tmp_path / f"scan{suffix}")
+        FileReader().get_data([tmp_path / f"scan{suffix}"])
 
 
 def write_dicom_oct(file, frames, spacing=(0.004, 0.012, 0.25), lateral="L", compressed=False):
@@ -225,7 +249,7 @@ class TestDicom:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     def test_frames(self, tmp_path, rng, dtype):
         frames = rng.integers(0, np.iinfo(dtype).max, (3, 20, 12), dtype=dtype)
-        array, meta = FileReader().get_data(write_dicom_oct(tmp_path / "scan.dcm", frames))
+        array, meta = FileReader().get_data([write_dicom_oct(tmp_path / "scan.dcm", frames)])
         assert array.dtype == dtype
         assert np.array_equal(array, frames.transpose(1, 2, 0))
         assert np.allclose(np.linalg.norm(meta["affine"][:3, :3], axis=0), (0.004, 0.012, 0.25))

@@ -190,7 +190,7 @@ def test_headers_of_metaimages_are_read_as_itk_reads_them(tmp_path, rng):
     image.SetDirection(turned.ravel())
     SimpleITK.WriteImage(image, str(tmp_path / "a.mhd"))
     claim = check_claim(tmp_path / "a.mhd")
-    array, meta = FileReader().get_data(tmp_path / "a.mhd")
+    array, meta = FileReader().get_data([tmp_path / "a.mhd"])
     assert claim.shape == array.shape
     assert np.allclose(claim.affine, meta["affine"], atol=1e-5)
 
@@ -205,10 +205,14 @@ class TestAcross:
             Image.fromarray(gray).save(tmp_path / "data" / f"{name}.jpeg")
         report = inspect_dataset(tmp_path / "data", tmp_path / "out", workers=0)
         assert kinds(report) == {("error", "patient in two sections"): 1}
-        assert report.summary()["findings"][0]["examples"] == ["7 is in test and training"]
+        assert report.summary()["findings"][0]["examples"] == [
+            "train/NORMAL/NORMAL-7-1 (training) and test/NORMAL/NORMAL-7-2 (test) are of one patient"
+        ]
         arguments = ["datalist", "kermany_oct", "--root", str(tmp_path / "data"), "--out", str(tmp_path / "list.json")]
         assert main(arguments) == 1
-        assert "1 patients are in two sections, the first of them 7" in capsys.readouterr().err
+        assert (
+            "1 patients are in two sections, the first of them with train/NORMAL/NORMAL-7-1" in capsys.readouterr().err
+        )
         assert not (tmp_path / "list.json").exists()
         assert main([*arguments, "--allow_overlap"]) == 0
 
@@ -235,10 +239,13 @@ class TestSources:
         assert main(["datalist", "auto", *root, "--dimensions", "3", "--out", str(tmp_path / "list.json")]) == 0
         assert main(["inspect", str(tmp_path / "list.json"), *root, *out]) == 0
         assert "training    normal           2 cases" in capsys.readouterr().out
-        assert main(["inspect", str(tmp_path / "list.json"), *out]) == 1  # its paths are below another folder
+        assert main(["inspect", str(tmp_path / "list.json"), *out]) == 0  # the list knows its root
         break_label_values(volumes)
-        assert main(["inspect", str(tmp_path / "list.json"), *root, *out]) == 0  # a list tells no values
-        assert main(["inspect", str(tmp_path / "list.json"), *root, *out, "--spec", "folders"]) == 1
+        assert main(["inspect", str(tmp_path / "list.json"), *out]) == 1  # and its spec
+        plain = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
+        plain = {"training": plain["training"], "test": [record["image"] for record in plain["test"]]}
+        (volumes.root / "dataset.json").write_text(json.dumps(plain), encoding="utf-8")
+        assert main(["inspect", str(volumes.root / "dataset.json"), *out]) == 0  # MONAI's form: names alone, no labels
 
     def test_a_file(self, volumes, tmp_path):
         report = inspect_dataset(volumes.root / "train" / "images" / "a.nii.gz", tmp_path / "out", workers=0)
