@@ -202,6 +202,45 @@ def test_the_chain_on_volumes(volumes, agm, tmp_path):
     assert len(read_csv(out / "overlap.csv")) == 5
 
 
+def test_ganomalys_maps_guide_any_segmenter(volumes, agm, run, tmp_path):
+    """Calibrated, on the volume's grid, where amnet's bundle looks for them; of pictures as TIFF."""
+    folder = tmp_path / "maps"
+    agm(["train_ganomaly", "data_volume"], dataset_dir=volumes, ckpt_dir=tmp_path)
+    stages = ["train_ganomaly", "anomaly_maps", "data_volume"]
+    agm(stages, dataset_dir=volumes, ckpt_dir=tmp_path, maps_dir=folder)
+    files = sorted((folder / "ganomaly").rglob("*_anomaly_map.nii.gz"))
+    assert len(files) == len(list(volumes.rglob("TRAIN*/oct.mhd")))
+    for file in files:
+        image = LoadImage(image_only=True)(volumes / file.relative_to(folder / "ganomaly").parent / "oct.mhd")
+        found = nib.load(file)
+        values = np.asarray(found.dataobj)
+        assert found.shape == image.shape
+        assert np.allclose(found.affine, image.affine, atol=1e-5)
+        assert 0 <= values.min() < values.max() <= 1
+        assert (values == 0).mean() > 0.2  # outside the retina
+    guided = {
+        "dataset_dir": str(volumes),
+        "ckpt_dir": str(tmp_path / "a"),
+        "maps_dir": str(folder),
+        "guide": "ganomaly",
+    }
+    run(["train", "guidance_idag"], bundle="amnet", **guided)
+    assert (tmp_path / "a" / "model.pt").is_file()
+
+
+def test_ganomalys_maps_of_pictures(data, models, agm, tmp_path):
+    stages, places = ["train_ganomaly", "anomaly_maps"], {"dataset_dir": data / "healthy", "ckpt_dir": models}
+    agm(stages, **places, maps_dir=tmp_path, in_retina=False)
+    files = sorted((tmp_path / "ganomaly").rglob("*_anomaly_map.tif"))
+    assert len(files) == 4
+    with Image.open(files[0]) as found:
+        assert found.mode == "F"
+        assert found.size == (64, 96)
+    with pytest.raises(Exception, match="maps_dir|check_writable") as error:
+        agm(stages, **places)
+    assert "maps_dir is not given" in chain(error.value)
+
+
 def test_resc_as_it_lies_on_disk(agm, tmp_path):
     root, values = tmp_path / "data", {"SRF": 191, "PED": 128}
     for number, part in enumerate(("training", "training", "validation")):
@@ -227,7 +266,7 @@ def test_resc_as_it_lies_on_disk(agm, tmp_path):
     agm(["train_segmenter", *overlays], **places, labels_dir=tmp_path / "out" / "labels")
     agm(["inference", *overlays], dataset_dir=root, ckpt_path=tmp_path / "m/segmenter.pt", output_dir=tmp_path / "seg")
     (file,) = (tmp_path / "seg").rglob("*_segmentation.nii.gz")
-    assert nib.load(file).shape == (64, 96, 3)
+    assert nib.load(file).shape == (96, 64, 3)  # rows first
 
 
 def test_duke_dme_as_it_lies_on_disk(volumes, agm, tmp_path):
@@ -250,7 +289,7 @@ def test_duke_dme_as_it_lies_on_disk(volumes, agm, tmp_path):
     assert [row["fluid_present"] != "" for row in rows] == [False, True, True, False, False]
     assert read_csv(tmp_path / "out" / "classification.csv")[0]["num_images"] == "2"
     (file,) = (tmp_path / "out" / "labels").rglob("*.nii.gz")
-    assert nib.load(file).shape == (64, 96, 5)
+    assert nib.load(file).shape == (96, 64, 5)  # rows first
 
 
 @pytest.mark.parametrize("overlay", [*ABLATIONS, "published_code"])
