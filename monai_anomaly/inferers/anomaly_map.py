@@ -71,17 +71,15 @@ class AnomalyMapInferer(Inferer):
         """Return the mean map over sizes and mirror images."""
         own = tuple(inputs.shape[-2:])
         mirrors: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.flips else [()]
-        total: Tensor | None = None
+        maps = []
         for scale in self.scales:
             step = self.size_multiple
             size = own if scale == 1 else tuple(max(1, round(scale * n / step)) * step for n in own)
             images = inputs if size == own else resize_images(inputs, size)
             for axes in mirrors:
                 found = network(images.flip(axes)).flip(axes) if axes else network(images)
-                found = found if size == own else resize_images(found, own)
-                total = found if total is None else total + found
-        assert total is not None  # noqa: S101 - there is at least one scale
-        return total if len(self.scales) * len(mirrors) == 1 else total / (len(self.scales) * len(mirrors))
+                maps.append(found if size == own else resize_images(found, own))
+        return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
 
 
 def _eyes(images: Tensor) -> Tensor:
