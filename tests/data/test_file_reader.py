@@ -196,7 +196,8 @@ class TestLabels:
 class TestHeaders:
     def test_comments_and_keys_of_ones_own(self, tmp_path, rng):
         image = SimpleITK.GetImageFromArray(rng.integers(0, 900, (5, 6, 7)).astype(np.int16))
-        image.SetMetaData("0010|0010", "Weiß^Jörg")
+        for key in ("0010|0010", "PatientName"):
+            image.SetMetaData(key, "Weiß^Jörg")
         for name in ("a.mha", "a.nrrd"):
             SimpleITK.WriteImage(image, str(tmp_path / name))
             array, meta = read(tmp_path / name)
@@ -257,6 +258,17 @@ class TestHeaders:
         for field, reason in (("spectrum", "holds complex numbers"), ("info", "is no array of numbers")):
             with pytest.raises(ValueError, match=reason):
                 MatVolumeReader(field).get_data(tmp_path / "a.mat")
+
+
+    def test_matlab_numbers_that_are_not_all_there(self, tmp_path, rng):
+        """scipy makes an array of them, beyond their end."""
+        savemat(tmp_path / "a.mat", {"images": rng.integers(0, 255, (6, 5, 4), dtype=np.uint8)})
+        data = bytearray((tmp_path / "a.mat").read_bytes())
+        place = data.index(struct.pack("<2I", 2, 120))  # the numbers' tag: uint8, 6 x 5 x 4
+        struct.pack_into("<2I", data, place, 2, 8)
+        (tmp_path / "a.mat").write_bytes(data)
+        with pytest.raises(ValueError, match="8 bytes of numbers for the size 6 x 5 x 4"):
+            MatVolumeReader().get_data(tmp_path / "a.mat")
 
 
 class TestInspection:
