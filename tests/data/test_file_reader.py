@@ -259,7 +259,6 @@ class TestHeaders:
             with pytest.raises(ValueError, match=reason):
                 MatVolumeReader(field).get_data(tmp_path / "a.mat")
 
-
     def test_matlab_numbers_that_are_not_all_there(self, tmp_path, rng):
         """scipy makes an array of them, beyond their end."""
         savemat(tmp_path / "a.mat", {"images": rng.integers(0, 255, (6, 5, 4), dtype=np.uint8)})
