@@ -91,6 +91,7 @@ class Looks(Dataset):
             look.row |= _geometry(claim.shape, claim.affine, claim.dtype)
             if self._labels_fit(look, record, claim):
                 return
+            look.problems.clear()  # all is looked at again, pixels and all
         array, meta = _read(image, _reader(image, self.rules.fields, label=False))
         volume = suffix_of(image.name).lower() not in IMAGE_SUFFIXES
         affine = _square(meta["affine"]) if volume else None

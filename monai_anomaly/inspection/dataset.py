@@ -42,7 +42,7 @@ def inspect_dataset(
 ) -> Report:
     """Look at every case of a folder, a datalist or a single file, and write what was seen.
 
-    Files are read one by one, ``workers`` at a time: memory is that of as many cases, and some hundred bytes for each
+    Files are read one by one, ``workers`` at a time: memory is that of as many cases, and about a kilobyte for each
     file. ``out`` gets ``cases.csv``, ``findings.csv``, ``report.json`` and ``contact_sheet.png``.
 
     Args:
@@ -59,18 +59,17 @@ def inspect_dataset(
         FileNotFoundError: no such source, or no case in it.
         ValueError: an unknown spec, or a file that is no datalist.
     """
-    folder = check_writable("out", out)
-    workers = min(8, torch.get_num_threads()) if workers is None else workers
-    check_range("workers", workers, 0)
-    if folder.resolve().is_relative_to(Path(source).resolve()):
+    if Path(out).resolve().is_relative_to(Path(source).resolve()):
         msg = f"--out {str(out)!r} lies within the data, and would become part of them; pass a folder elsewhere."
         raise ValueError(msg)
+    workers = min(8, torch.get_num_threads()) if workers is None else workers
+    check_range("workers", workers, 0)
     found, rules, name = _cases_of(Path(source), spec, root, dimensions)
     cases: list[Case] = [(section, record) for section, records in found.datalist.items() for record in records]
     if not cases and not found.missing:
         msg = f"No case in {str(source)!r} (data spec {name}); expected images, volumes, or a data set's layout."
         raise FileNotFoundError(msg)
-    with Report(folder, name, headers_only) as report:
+    with Report(check_writable("out", out), name, headers_only) as report:
         for finding in _of_the_list(found, Path(source)):
             report.find(*finding)
         step = max(1, -(-len(cases) // _NUM_PICTURES))

@@ -276,6 +276,7 @@ class TestInspection:
         monkeypatch.chdir(tmp_path)
         assert main(["inspect", ".", "--workers", "0"]) == 1
         assert "--out 'inspection' lies within the data" in capsys.readouterr().err
+        assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
     def test_other_files_are_mentioned(self, tmp_path, rng):
         (tmp_path / "data").mkdir()
