@@ -229,7 +229,7 @@ def _datalist(known: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError(msg)
     if known.folds is not None:
         datalist = with_folds(datalist, spec, known.folds, known.seed)
-    write_datalist(datalist, known.out, known.root, spec["name"])
+    write_datalist(datalist, known.out, known.root, spec["name"] if known.spec == "auto" else known.spec)
     for section, records in datalist.items():
         for group in sorted({record["group"] for record in records}):
             chosen = [record for record in records if record["group"] == group]

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,10 @@ def label_rules(root: str | Path, spec: str = "auto", dimensions: int = 2) -> di
     Arguments and errors are those of `load_datalist`.
     """
     if str(spec).endswith(".json"):
-        return {"values": None, "lesions": None, "organ": None, "polarity": "positive"}
-    found = detect_spec(root, dimensions) if spec == "auto" else load_spec(spec)
+        told = read_datalist(Path(spec))[1]
+        found: Spec = {} if told is None else load_spec(told)
+    else:
+        found = detect_spec(root, dimensions) if spec == "auto" else load_spec(spec)
     keys = {"values": "label_values", "lesions": "lesion_values", "organ": "organ_values"}
     return {**{name: found.get(key) for name, key in keys.items()}, "polarity": found.get("mask_polarity", "positive")}
 
@@ -156,9 +159,11 @@ def write_datalist(datalist: Datalist, file: str | Path, root: str | Path, spec:
         datalist: sections of records.
         file: to write.
         root: the data set's folder; the file says where it is from itself.
-        spec: of the data set, for those who read the labels.
+        spec: of the data set, its name or its YAML file, for those who read the labels.
     """
     folder = Path(root)
+    if spec is not None and Path(spec).suffix in {".yaml", ".yml"}:
+        spec = os.path.relpath(spec, Path(file).parent)
 
     def relative(value: Any) -> Any:
         return [str(Path(v).relative_to(folder)) for v in value] if isinstance(value, list) else value
@@ -176,7 +181,7 @@ def write_datalist(datalist: Datalist, file: str | Path, root: str | Path, spec:
 
 
 def read_datalist(file: Path, folder: Path | None = None) -> tuple[Datalist, str | None]:
-    """Return a datalist's sections from JSON, paths made absolute, and its spec's name where the file tells it.
+    """Return a datalist's sections from JSON, paths made absolute, and its spec's name or file where it tells it.
 
     Args:
         file: as `write_datalist` makes it, or MONAI's Decathlon form.
@@ -210,7 +215,10 @@ def read_datalist(file: Path, folder: Path | None = None) -> tuple[Datalist, str
             full.setdefault("patient", full["case"])
             full.setdefault("group", "unlabeled")
             result.setdefault(section, []).append(full)
-    return result, content.get("spec")
+    told = content.get("spec")
+    if told is not None and Path(told).suffix in {".yaml", ".yml"}:
+        told = str(file.parent / told)
+    return result, told
 
 
 def _cases_of_part(
@@ -276,7 +284,8 @@ def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[
     # a pattern that ends in {case} means any image or volume file, or a folder of DICOM slices; one that goes on
     # after it means what it says, a folder of B-scans as well
     free = pattern.endswith("{case}")
-    if free and dimensions == 3 and pattern.startswith("**/") and volumes_of(folder) == (folder,):
+    volumes = cache(volumes_of)  # each folder is looked into once, for all of its files
+    if free and dimensions == 3 and pattern.startswith("**/") and volumes(folder) == (folder,):
         yield folder.name, folder  # the data set is one series
     for path in sorted(folder.glob(pattern.replace("{case}", "*"))):
         match = regex.fullmatch(path.relative_to(folder).as_posix())
@@ -284,9 +293,9 @@ def _find_images(pattern: str, folder: Path, dimensions: int) -> Iterator[tuple[
             continue
         if path.is_dir():
             scans = not free and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
-            found = dimensions == 3 and (scans or (free and volumes_of(path) == (path,)))
+            found = dimensions == 3 and (scans or (free and volumes(path) == (path,)))
         elif free and dimensions == 3 and is_dicom(path):
-            found = path in volumes_of(path.parent)  # else it is a slice of a series
+            found = path in volumes(path.parent)  # else it is a slice of a series
         else:
             found = path.is_file() and (not free or suffix_of(path.name).lower() in suffixes)
         if found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ def is_oct(path: Path) -> bool:
     return header is not None and str(header.get("SOPClassUID", "")) == _OCT_CLASS
 
 
-@lru_cache(maxsize=4096)
 def volumes_of(folder: Path) -> tuple[Path, ...]:
     """Return the DICOM volumes of a folder: its files of many frames, else the folder itself, a series of slices.
 

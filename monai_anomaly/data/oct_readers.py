@@ -233,7 +233,10 @@ def _from_eyepy(
         layers = {name: np.ascontiguousarray(rows.T) for name, rows in lines.items()}
         affine = _affine_of_scan(file, volume)
     except ImportError as error:
-        msg = f'{file.name} needs OCT-Converter: pip install "eyepy[fda]".'
+        needed = (
+            'OCT-Converter: pip install "eyepy[fda]"' if function == "import_topcon_fda" else f"eyepy's {error.name}"
+        )
+        msg = f"{file.name} needs {needed}."
         raise ImportError(msg) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly.checks import root_cause
 from monai_anomaly.evaluation.conformal import threshold_rows
 from monai_anomaly.evaluation.figures import rows_run_up, save_case_figure
 from monai_anomaly.evaluation.map_evaluation import Case, MapEvaluation, Protocol
@@ -128,7 +129,11 @@ class EvaluationReport:
                 logger.warning("healthy case %s is not in the threshold: %s", batch[CASE], batch[FAILURE])
                 continue
             image = convert_to_tensor(batch["image"], track_meta=True).to(engine.state.device)
-            with torch.inference_mode():
-                found = engine.inferer(image, self.network)
+            try:
+                with torch.inference_mode():
+                    found = engine.inferer(image, self.network)
+            except Exception as error:  # noqa: BLE001 - the report of the others does not wait for it
+                logger.warning("healthy case %s is not in the threshold: %s", batch[CASE][0], root_cause(error))
+                continue
             scores.append(float(convert_to_tensor(found[ANOMALY_SCORE]).max()))
         return scores

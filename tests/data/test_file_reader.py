@@ -71,6 +71,13 @@ class TestDicom:
         assert [record["case"] for record in load_datalist(series.parent, "test", dimensions=3)] == ["ct"]
         assert read(series)[0].shape == (18, 16, 7)
 
+    def test_a_folder_that_fills_up_is_looked_at_anew(self, series):
+        (series.parent / "later").mkdir()
+        assert [record["case"] for record in load_datalist(series.parent, "test", dimensions=3)] == ["ct"]
+        (series / "0.dcm").rename(series.parent / "later" / "0.dcm")
+        cases = [record["case"] for record in load_datalist(series.parent, "test", dimensions=3)]
+        assert cases == ["ct", "later"]
+
     def test_missing_slices(self, series, tmp_path):
         (series / "3.dcm").unlink()
         kinds, report = found(series.parent, tmp_path / "out")

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from monai_anomaly.__main__ import main
-from monai_anomaly.data import build_datalist, detect_spec, list_specs, load_spec, with_folds
+from monai_anomaly.data import build_datalist, detect_spec, label_rules, list_specs, load_spec, with_folds
 from monai_anomaly.data.phantoms import write_adam_layout, write_idrid_layout, write_retouch_layout
 from monai_anomaly.inspection import inspect_dataset
 
@@ -156,3 +156,15 @@ def test_a_data_set_of_ones_own_is_one_file(tmp_path, capsys):
     options = ["--root", str(root), "--out", str(tmp_path / "list.json")]
     assert main(["datalist", str(tmp_path / "mine.yaml"), *options]) == 0
     assert "training\tnormal\t2" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "list.json"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+
+
+def test_a_list_knows_what_its_labels_mean(tmp_path):
+    """Training from the list reads them as training from the folder does: in LiTS, 1 is the liver, no lesion."""
+    root = write_layout("lits", tmp_path / "data")
+    assert main(["datalist", "lits", "--root", str(root), "--out", str(tmp_path / "list.json")]) == 0
+    told = label_rules(root, str(tmp_path / "list.json"), 3)
+    assert told == label_rules(root, "lits", 3)
+    assert told["lesions"] == [2]
+    (tmp_path / "plain.json").write_text('{"training": []}', encoding="utf-8")
+    assert label_rules(root, str(tmp_path / "plain.json"), 3)["lesions"] is None

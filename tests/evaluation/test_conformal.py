@@ -1,9 +1,12 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from monai_anomaly.evaluation import conformal_threshold, threshold_row, threshold_rows
+from monai_anomaly.handlers import EvaluationReport
 
 
 def test_is_an_order_statistic():
@@ -52,3 +55,19 @@ def test_rows_for_what_can_be_promised():
     (row,) = threshold_rows([3.0], [0.05, 0.1], [1.0, 4.0], [False, True])
     assert (row["held_out"], row["promised_rate"], row["threshold"]) == (1, 0.5, 3)
     assert threshold_rows([], [0.1], [1.0], [True]) == []
+
+
+def test_a_healthy_case_that_fails_is_left_out(tmp_path, caplog):
+    def inferer(image, network):
+        if image.max() > 5:
+            message = "too bright"
+            raise ValueError(message)
+        return {"anomaly_score": image.amax((1, 2, 3))}
+
+    batches = [{"case": [str(value)], "image": torch.full((1, 1, 4, 4), float(value))} for value in (1, 9, 3)]
+    batches.append({"case": "gone", "failure": "no such file"})
+    report = EvaluationReport(tmp_path, "m", {"paper": {}}, torch.nn.Identity(), healthy=batches)
+    engine = SimpleNamespace(state=SimpleNamespace(device="cpu"), inferer=inferer)
+    assert report._healthy_scores(engine) == [1, 3]
+    assert "healthy case 9 is not in the threshold: ValueError: too bright" in caplog.text
+    assert "healthy case gone is not in the threshold: no such file" in caplog.text
