@@ -233,10 +233,8 @@ def _from_eyepy(
         layers = {name: np.ascontiguousarray(rows.T) for name, rows in lines.items()}
         affine = _affine_of_scan(file, volume)
     except ImportError as error:
-        needed = (
-            'OCT-Converter: pip install "eyepy[fda]"' if function == "import_topcon_fda" else f"eyepy's {error.name}"
-        )
-        msg = f"{file.name} needs {needed}."
+        extra = "eyepy[fda]" if function == "import_topcon_fda" else "monai-anomaly[oct]"
+        msg = f'{file.name} needs more than eyepy alone: pip install "{extra}".'
         raise ImportError(msg) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
