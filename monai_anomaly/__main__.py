@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 1 after one line that says what was wrong."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("run", "experiment"):
+    if rest and known.command not in ("run", "experiment", "compare"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for noise in (".*GHSA-.*", ".*arbitrary code.*", "NvImgCodecPydicomReader.*"):
         warnings.filterwarnings("ignore", message=noise)
@@ -75,6 +75,16 @@ def _add_experiments(commands: Any) -> None:
         one.add_argument("--seeds", type=int, default=1, help="trainings of each")
         one.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
     experiment.set_defaults(function=_experiment)
+
+    compare = commands.add_parser("compare", help="detectors on the same cases: one table", allow_abbrev=False)
+    compare.add_argument("--out", required=True, help="folder of everything; a second start goes on there")
+    compare.add_argument("--dataset_dir", help="healthy cases in training, labeled ones in test; phantoms by default")
+    compare.add_argument("--modalities", default="oct", type=_listed, help="oct, fundus, brain_mri: commas between")
+    compare.add_argument("--detectors", type=_listed, help="commas between; by default all for the modality")
+    compare.add_argument("--small", action="store_true", help="networks and epochs for minutes of a CPU")
+    compare.add_argument("--seed", type=int, default=0)
+    compare.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
+    compare.set_defaults(function=_compare)
 
 
 def _listed(text: str) -> list[str]:
@@ -148,12 +158,25 @@ def _run(known: argparse.Namespace, rest: list[str]) -> None:
     workflow.finalize()
 
 
+def _compare(known: argparse.Namespace, rest: list[str]) -> None:
+    _prepare_for_many_runs()
+    from monai_anomaly.experiments import run_compare
+
+    options = {k: v for k, v in vars(known).items() if k not in _NOT_OF_EXPERIMENTS and v is not None}
+    report = run_compare(**options, configs=known.config, overrides=_overrides(rest))
+    sys.stdout.write(f"{report}\n")
+
+
+def _prepare_for_many_runs() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    warnings.filterwarnings("ignore", module="ignite|monai")
+
+
 _NOT_OF_EXPERIMENTS = ("debug", "command", "name", "function", "config")
 
 
 def _experiment(known: argparse.Namespace, rest: list[str]) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    warnings.filterwarnings("ignore", module="ignite|monai")
+    _prepare_for_many_runs()
     from monai_anomaly.experiments import EXPERIMENTS
 
     options = {k: v for k, v in vars(known).items() if k not in _NOT_OF_EXPERIMENTS and v is not None}

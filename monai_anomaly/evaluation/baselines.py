@@ -20,17 +20,21 @@ TOP_HAT_FRACTION = 0.02
 """Radius of the top-hats' disk over the shorter side of a slice: about 16 px of 784, a large exudate."""
 
 
-def trivial_maps(image: Tensor, slice_axis: int = 2, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+def trivial_maps(
+    image: Tensor, slice_axis: int = 2, seed: int = 0, content: Tensor | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield names and maps (1, ...) of the trivial methods.
 
     "constant"; "random", uniform noise; "intensity", the mean of the channels; "equalized intensity", its rank within
     the image's content; "white top-hat", "black top-hat" and "larger top-hat", spots brighter or darker than their
-    surroundings in the green (else the only) channel, slice by slice.
+    surroundings in the green (else the only) channel, slice by slice; "darkness in the organ", where ``content`` tells
+    which pixels are the organ.
 
     Args:
         image: (C, H, W) or (C, I, J, K), of any scale.
         slice_axis: of volumes.
         seed: of the noise.
+        content: (1, ...), above 0 in the organ; None where nobody knows.
     """
     plain = convert_to_tensor(image).float()
     mean = plain.mean(0, keepdim=True)
@@ -43,6 +47,8 @@ def trivial_maps(image: Tensor, slice_axis: int = 2, seed: int = 0) -> Iterator[
     yield "white top-hat", torch.from_numpy(white)[None]
     yield "black top-hat", torch.from_numpy(black)[None]
     yield "larger top-hat", torch.from_numpy(np.maximum(white, black))[None]
+    if content is not None:
+        yield "darkness in the organ", (mean.max() - mean) * (convert_to_tensor(content) > 0)
 
 
 def equalize(mean: Tensor) -> Tensor:

@@ -113,7 +113,37 @@ def save_case_figure(file: Path, case: Case, calibrated: Tensor, prediction: Ten
     for axis, mask, color in ((axes[2], truth, _TRUTH), (axes[3], found, _PREDICTION)):
         if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors=color, linewidths=0.8)
-    figure.suptitle(f"{Path(case.name).name}, score {case.score:.4g}", fontsize=10)
+    figure.suptitle(f"{Path(case.name).name}, score {max(case.scores):.4g}", fontsize=10)
+    save_figure(figure, file)
+
+
+def save_side_by_side(file: Path, case: Case, maps: Mapping[str, Tensor]) -> None:
+    """Write a case's most lesioned slice beside its truth and the maps of several detectors, each on its own scale.
+
+    Args:
+        file: a PNG file.
+        case: whose label tells the slice.
+        maps: (1, ...) on the case's grid, by detector.
+    """
+    index = most_anomalous_slice(case.label, case.label, case.slice_axis)
+    picture = _gray_or_color(show_slice(case.image, case.slice_axis, index, flip=case.flip))
+    truth = show_slice(case.label, case.slice_axis, index, flip=case.flip)[..., 0] > 0
+    shape = picture.shape[0] / picture.shape[1]
+    rows = -(-(1 + len(maps)) // 5)
+    figure, axes = new_figure(min(5, 1 + len(maps)), (3.2, 3.2 * shape + 0.3), rows)
+    flat = axes.ravel()
+    for axis in flat:
+        axis.set_axis_off()
+    flat[0].imshow(picture)
+    flat[0].set_title("truth" if case.image.ndim == 3 else f"truth, slice {index}")
+    for axis, (title, anomaly_map) in zip(flat[1:], maps.items(), strict=False):
+        heat = show_slice(anomaly_map, case.slice_axis, index, flip=case.flip)[..., 0]
+        low, high = np.percentile(heat, [1, 99.9])
+        axis.imshow(heat, cmap=_COLOR_MAP, vmin=low, vmax=max(high, low + 1e-12))
+        axis.set_title(title)
+    for axis in flat[: 1 + len(maps)]:
+        if truth.any() and not truth.all():
+            axis.contour(truth, levels=[0.5], colors=_TRUTH, linewidths=0.8)
     save_figure(figure, file)
 
 

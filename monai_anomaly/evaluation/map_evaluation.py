@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_same_grid
 from monai_anomaly.evaluation.baselines import trivial_maps
+from monai_anomaly.evaluation.bootstrap import bootstrap_interval
 from monai_anomaly.metrics.curves import Curve, average_precision, balanced_accuracy, best_dice, roc_auc
 from monai_anomaly.metrics.per_region_overlap import PerRegionOverlapMetric
 from monai_anomaly.metrics.score_distribution import LabeledScores
@@ -23,21 +25,27 @@ from monai_anomaly.transforms.resize_images import resize_images
 class Case:
     """What is known of one case, arrays (C, ...) on the grid of the input file; ``flip`` as pictures need it.
 
-    ``grade`` says how severe the disease is, None where the data set does not. ``content`` is above 0 where the
-    detector looked, in the organ, where that is less than the image's own content.
+    ``score`` is the case's, or has one for each slice. ``grade`` says how severe the disease is, None where the data
+    set does not. ``content`` is above 0 where the detector looked, in the organ, where that is less than the image's
+    own content.
     """
 
     name: str
     group: str
     image: Tensor
     anomaly_map: Tensor
-    score: float
+    score: float | Sequence[float]
     label: Tensor
     exclude: Tensor
     slice_axis: int = 2
     flip: bool = False
     content: Tensor | None = None
     grade: int | None = None
+
+    @property
+    def scores(self) -> list[float]:
+        """The case's score, or its slices', as a list."""
+        return list(self.score) if isinstance(self.score, Sequence) else [self.score]
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,21 @@ class MapEvaluation:
         protocol: which pixels count.
         method: the detector's name.
         seed: of the random map.
+        by_slice: a volume's slices are the images that scores are judged on, lesioned where the label says so.
     """
 
     COLUMNS = ("pixel_auroc", "pixel_aupr", "best_dice")
 
-    def __init__(self, protocol: Protocol, method: str, seed: int = 0) -> None:
+    def __init__(self, protocol: Protocol, method: str, seed: int = 0, *, by_slice: bool = False) -> None:
         self.protocol = protocol
         self.method = method
         self.seed = seed
+        self.by_slice = by_slice
         self.pixels: dict[str, LabeledScores] = {}
         self.overlap = PerRegionOverlapMetric()
         self.image_scores: dict[str, list[float]] = {}
         self.image_labels: list[bool] = []
+        self.image_cases: list[int] = []
         self.grades: list[int | None] = []
         self.rows: list[dict[str, Any]] = []
 
@@ -113,20 +124,27 @@ class MapEvaluation:
         label = self.protocol.resize(case.label, nearest=True) > 0
         content = None if case.content is None else self.protocol.resize(case.content, nearest=True)
         mask = self.protocol.mask(image, self.protocol.resize(case.exclude, nearest=True), content)
-        abnormal = case.group == "abnormal" or (case.group != "normal" and bool((case.label > 0).any()))
-        self.image_labels.append(abnormal)
-        self.grades.append(case.grade)
+        lesioned = [bool((part > 0).any()) for part in self._images(case.label, case.slice_axis)]
+        if len(lesioned) == 1:
+            lesioned = [case.group == "abnormal" or (case.group != "normal" and lesioned[0])]
+        self.image_labels += lesioned
+        self.image_cases += [len(self.rows)] * len(lesioned)
+        self.grades += [case.grade] * len(lesioned)
         anomaly_map = self.protocol.resize(case.anomaly_map)
         own = LabeledScores()
         own.update(anomaly_map, label, mask)
         curve = Curve.of(own)
-        self._pool(self.method, anomaly_map, label, mask, case.score)
+        if len(case.scores) not in (1, len(lesioned)):
+            msg = f"{case.name} has {len(case.scores)} scores for {len(lesioned)} images; give one, or one for each."
+            raise ValueError(msg)
+        judged = case.scores if len(case.scores) == len(lesioned) else None
+        self._pool(self.method, anomaly_map, label, mask, case.slice_axis, judged)
         self.overlap(anomaly_map[None], label[None], mask[None])
         self.rows.append(
             {
                 "case": case.name,
                 "group": case.group,
-                "anomaly_score": case.score,
+                "anomaly_score": max(case.scores),
                 "num_pixels": int(mask.sum()),
                 "num_lesion_pixels": int((label & mask).sum()),
                 "pixel_auroc": roc_auc(curve),
@@ -134,16 +152,32 @@ class MapEvaluation:
                 "best_dice": best_dice(curve)[0],
             }
         )
-        for name, trivial in trivial_maps(image, case.slice_axis, self.seed + len(self.rows)):
-            self._pool(name, trivial, label, mask)
+        for name, trivial in trivial_maps(image, case.slice_axis, self.seed + len(self.rows), content):
+            self._pool(name, trivial, label, mask, case.slice_axis)
+        masks = self._images(mask, case.slice_axis)
         for channel, plane in enumerate(image.float()):
-            name = f"mean of channel {channel}"
-            self.image_scores.setdefault(name, []).append(float(plane[mask[0]].mean()) if bool(mask.any()) else 0.0)
+            planes = zip(self._images(plane[None], case.slice_axis), masks, strict=True)
+            means = [float(part[inside].mean()) if bool(inside.any()) else 0.0 for part, inside in planes]
+            self.image_scores.setdefault(f"mean of channel {channel}", []).extend(means)
 
-    def _pool(self, name: str, scores: Tensor, label: Tensor, mask: Tensor, score: float | None = None) -> None:
+    def _images(self, array: Tensor, slice_axis: int) -> list[Tensor]:
+        """Return what scores are judged on: the slices of a volume, or the whole case."""
+        return list(array.movedim(slice_axis + 1, 0)) if self.by_slice and array.ndim == 4 else [array]
+
+    def _pool(
+        self,
+        name: str,
+        scores: Tensor,
+        label: Tensor,
+        mask: Tensor,
+        slice_axis: int,
+        judged: Sequence[float] | None = None,
+    ) -> None:
         self.pixels.setdefault(name, LabeledScores()).update(scores, label, mask)
-        highest = float(scores[mask].max()) if bool(mask.any()) else 0.0
-        self.image_scores.setdefault(name, []).append(highest if score is None else score)
+        if judged is None:
+            images = zip(self._images(scores, slice_axis), self._images(mask, slice_axis), strict=True)
+            judged = [float(part[inside].max()) if bool(inside.any()) else 0.0 for part, inside in images]
+        self.image_scores.setdefault(name, []).extend(judged)
 
     def curves(self) -> dict[str, Curve]:
         """Return each method's pooled curve."""
@@ -187,6 +221,16 @@ class MapEvaluation:
             chosen["0 vs all"] = np.ones_like(healthy)
             rows.append({"method": name, **{key: roc_auc(image_curve(pairs[part])) for key, part in chosen.items()}})
         return rows
+
+
+def image_interval(pairs: np.ndarray, cases: Sequence[int], seed: int = 0) -> tuple[float, float]:
+    """Return the interval of the AUROC of image scores and labels, (N, 2), drawing cases with all their slices."""
+    groups = [pairs[np.array(cases) == case] for case in dict.fromkeys(cases)]
+
+    def area(drawn: np.ndarray) -> float:
+        return roc_auc(image_curve(np.concatenate([groups[index] for index in drawn])))
+
+    return bootstrap_interval(np.arange(len(groups)), area, num_draws=500, seed=seed)
 
 
 def image_curve(pairs: np.ndarray) -> Curve:

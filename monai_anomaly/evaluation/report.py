@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_anomaly.data.writers import write_atomically
-from monai_anomaly.evaluation.bootstrap import bootstrap_interval
 from monai_anomaly.evaluation.figures import save_curves
-from monai_anomaly.evaluation.map_evaluation import MapEvaluation, image_curve
+from monai_anomaly.evaluation.map_evaluation import MapEvaluation, image_curve, image_interval
 from monai_anomaly.evaluation.mask_evaluation import MaskEvaluation
 from monai_anomaly.evaluation.summary import summarize
-from monai_anomaly.metrics.curves import average_precision, balanced_accuracy, roc_auc
+from monai_anomaly.metrics.curves import Curve, average_precision, balanced_accuracy, roc_auc
 
 Row = Mapping[str, Any]
 
@@ -70,14 +69,13 @@ def _mask_section(folder: Path, masks: MaskEvaluation, seed: int) -> list[str]:
 
 def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> list[str]:
     name = evaluation.protocol.name
-    pooled, images = evaluation.pooled_rows(), _image_rows(evaluation, seed)
+    pooled, images = evaluation.pooled_rows(), image_rows(evaluation, seed)
     summary, grades = summarize(evaluation.rows, evaluation.COLUMNS, seed), evaluation.grade_rows()
     tables = {"cases": evaluation.rows, "summary": summary, "pooled": pooled, "images": images, "grades": grades}
     for table, rows in tables.items():
         if rows:
             write_csv(folder / f"{name}_{table}.csv", rows)
-    areas = {row["method"]: (row["pixel_auroc"], row["pixel_aupr"]) for row in pooled}
-    save_curves(folder / f"{name}_curves.png", evaluation.curves(), areas)
+    write_curves(folder / f"{name}_curves.png", evaluation.curves())
     protocol = evaluation.protocol
     size = "the file's own size" if protocol.size is None else f"{protocol.size[0]} x {protocol.size[1]}"
     counted = {"all": "every pixel", "field_of_view": "the field of view", "content": "voxels that are not background"}
@@ -104,11 +102,17 @@ def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> lis
     return lines
 
 
-def _image_rows(evaluation: MapEvaluation, seed: int) -> list[dict[str, Any]]:
+def write_curves(file: Path, curves: Mapping[str, Curve]) -> None:
+    """Write the curves of several methods, their areas in the legend."""
+    save_curves(file, curves, {name: (roc_auc(curve), average_precision(curve)) for name, curve in curves.items()})
+
+
+def image_rows(evaluation: MapEvaluation, seed: int) -> list[dict[str, Any]]:
+    """Return per method the figures of its image scores, with the interval of the AUROC over cases."""
     rows = []
     for name, pairs in evaluation.image_rows():
         curve = image_curve(pairs)
-        low, high = bootstrap_interval(pairs, lambda drawn: roc_auc(image_curve(drawn)), num_draws=500, seed=seed)
+        low, high = image_interval(pairs, evaluation.image_cases, seed)
         rows.append(
             {
                 "method": name,

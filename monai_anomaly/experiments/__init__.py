@@ -5,7 +5,8 @@ from pathlib import Path
 
 from .agm import run_agm
 from .amnet import run_amnet
+from .compare import run_compare
 
-__all__ = ["EXPERIMENTS", "run_agm", "run_amnet"]
+__all__ = ["EXPERIMENTS", "run_agm", "run_amnet", "run_compare"]
 
 EXPERIMENTS: dict[str, Callable[..., Path]] = {"agm": run_agm, "amnet": run_amnet}

@@ -44,7 +44,7 @@ class Runs:
             ValueError: none of them has an id; the message names the nearest one.
         """
         files = config_files(self.folder, [*configs, *self.extra])
-        with _quiet():
+        with quiet_runs():
             StrictConfigWorkflow(files, override=self.overrides, workflow_type=None, logging_file=False)
 
     def __call__(self, name: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> bool:
@@ -56,7 +56,7 @@ class Runs:
             overrides: by id; those of every run come first.
         """
         try:
-            with _quiet():
+            with quiet_runs():
                 self._run(configs, overrides)
         except Exception as error:
             logger.debug("run %s", name, exc_info=True)
@@ -79,7 +79,7 @@ class Runs:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_runs() -> Iterator[None]:
     """Hold back what each run would say; warnings pass."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith(("ignite", "monai"))]
     before = {name: logging.getLogger(name).level for name in names}
