@@ -8,6 +8,7 @@ import multiprocessing
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -251,6 +252,7 @@ def _make_phantoms(modality: str, folder: Path, seed: int) -> None:
 
 def _measured(files: list[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Run configs in this process; return seconds of the run, peak memory of the process and parameters."""
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader.*")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     try:
         with quiet_runs():

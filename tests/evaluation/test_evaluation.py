@@ -1,5 +1,7 @@
 import math
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,9 @@ from monai_anomaly.evaluation import (
     trivial_maps,
     write_report,
 )
+from monai_anomaly.evaluation.detectors import Judge
 from monai_anomaly.evaluation.figures import most_anomalous_slice, rows_run_up, save_overlay, show_slice
+from monai_anomaly.evaluation.map_evaluation import image_interval
 from monai_anomaly.evaluation.report import markdown_table
 
 
@@ -224,3 +228,72 @@ def test_images_by_grade():
     plain = MapEvaluation(Protocol("paper"), "ours")
     plain.add(make_case("a"))
     assert plain.grade_rows() == []
+
+
+class TestSlicesAsImages:
+    def volume(self, score: object, slices: int = 3) -> Case:
+        label = torch.zeros(1, 6, 5, slices)
+        label[0, 2:4, 1:3, 1] = 1
+        image = torch.arange(label.numel(), dtype=torch.float32).reshape(label.shape)
+        return Case("one", "unlabeled", image, label + 0.1, score, label, torch.zeros_like(label))
+
+    def test_each_slice_has_its_label_and_score(self) -> None:
+        evaluation = MapEvaluation(Protocol("all"), "ours", by_slice=True)
+        evaluation.add(self.volume([0.1, 0.9, 0.2]))
+        assert evaluation.image_labels == [False, True, False]
+        assert evaluation.image_scores["ours"] == [0.1, 0.9, 0.2]
+        highest = self.volume(0.0).image.amax((0, 1, 2)).tolist()
+        assert evaluation.image_scores["intensity"] == highest
+        assert evaluation.rows[0]["anomaly_score"] == 0.9
+
+    def test_one_score_for_a_volume_means_the_slices_maxima(self) -> None:
+        evaluation = MapEvaluation(Protocol("all"), "ours", by_slice=True)
+        evaluation.add(self.volume(0.7))
+        assert evaluation.image_scores["ours"] == pytest.approx([0.1, 1.1, 0.1])
+
+    def test_a_wrong_number_of_scores(self) -> None:
+        with pytest.raises(ValueError, match="2 scores for 3 images"):
+            MapEvaluation(Protocol("all"), "ours", by_slice=True).add(self.volume([0.1, 0.2]))
+
+    def test_intervals_draw_whole_cases(self) -> None:
+        pairs = np.array([[0.1, 0], [0.9, 1], [0.2, 0], [0.8, 1]])
+        assert image_interval(pairs, [0, 0, 1, 1]) == (1.0, 1.0)
+        single = image_interval(pairs, [0, 0, 0, 0])
+        assert np.isnan(single).all()
+
+    def test_darkness_in_the_organ_is_zero_outside(self) -> None:
+        image = torch.tensor([[[0.0, 1.0, 3.0]]])
+        found = dict(trivial_maps(image, content=torch.tensor([[[0.0, 1, 1]]])))["darkness in the organ"]
+        assert found.tolist() == [[[0.0, 2.0, 0.0]]]
+        assert "darkness in the organ" not in dict(trivial_maps(image))
+
+
+class TestJudge:
+    def test_maps_on_disk_are_judged_on_their_own_grid(self, volume_dir: Path, tmp_path: Path) -> None:
+        judge = Judge(volume_dir, 3, "oct")
+        maps = {}
+        for title, sign in (("right", 1), ("wrong", -1)):
+            folder = tmp_path / title
+            rows = []
+            for record in judge.records:
+                item = judge.load(dict(record))
+                affine = item["image"].affine.numpy()
+                file = folder / f"{record['case']}_anomaly_map.nii.gz"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                nib.save(nib.Nifti1Image(sign * np.asarray(item["label"][0], dtype=np.float32), affine), file)
+                slices = item["label"][0].float().amax((0, 1))
+                rows += [(record["case"], index, float(sign * one)) for index, one in enumerate(slices)]
+            text = "\n".join(["case,slice,anomaly_score", *(",".join(map(str, row)) for row in rows)])
+            (folder / "slice_scores.csv").write_text(text, encoding="utf-8")
+            maps[title] = (folder, {"map_seconds": 8.0})
+        rows = judge.rows(maps, tmp_path, "oct")
+        found = {row["method"]: row for row in rows}
+        assert found["right"]["pixel_aupr"] == found["right"]["image_auroc"] == 1
+        assert found["wrong"]["pixel_auroc"] == found["wrong"]["image_auroc"] == 0
+        assert found["right"]["seconds_per_image"] == 8.0 / found["right"]["images"]
+        assert found["darkness in the organ"]["kind"] == "trivial"
+        assert list((tmp_path / "oct").glob("oct_*.png"))
+
+    def test_no_shared_case(self, volume_dir: Path, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="No case of oct has a map of each of one"):
+            Judge(volume_dir, 3).rows({"one": (tmp_path, {})}, tmp_path, "oct")
