@@ -15,6 +15,7 @@ import yaml
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
+from monai_anomaly.data.folder_lock import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,14 @@ def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None) -> None:
     Raises:
         FileNotFoundError: no data folder, or no weights.
         PermissionError: the output folder is not writable.
+        RuntimeError: another run writes to the output folder.
         TypeError: a path is a number.
     """
     if dataset_dir is None:
         msg = "dataset_dir is not given; pass the folder that holds the data (--dataset_dir DIR)."
         raise FileNotFoundError(msg)
     check_directory("dataset_dir", dataset_dir)
-    check_writable("output_dir", output_dir)
+    lock_folder(check_writable("output_dir", output_dir))
     if ckpt_path is not None:
         check_file(
             "ckpt_path", ckpt_path, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE)."
@@ -145,6 +147,8 @@ class StrictConfigWorkflow(ConfigWorkflow):
         current = self.parser[key]
         if not isinstance(value, str) or value.startswith(("$", "@", "%")):
             return value
+        if value in ("True", "False", "true", "false"):
+            return value.lower() == "true"
         if isinstance(current, str) and not current.startswith(("$", "@")):
             return value
         if key.endswith(("_dir", "_path", "_file", "weights", "_spec")):

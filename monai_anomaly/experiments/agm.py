@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from monai_anomaly.checks import check_directory, check_option, check_range, check_writable
+from monai_anomaly.data.folder_lock import lock_folder
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.report import markdown_table, write_csv
 from monai_anomaly.experiments.runs import Runs, same_as_before
@@ -111,6 +112,7 @@ def run_agm(
         RuntimeError: some runs failed; the others are in the tables.
     """
     root = check_writable("out", out)
+    lock_folder(root)
     check_directory("dataset_dir", dataset_dir)
     check_directory("healthy_dir", healthy_dir)
     check_range("seeds", seeds, 1)
@@ -181,11 +183,8 @@ class _Study:
             target = Path(places["ckpt_dir"])
             if (target / f"{name}.pt").is_file():
                 continue
-            resume = (target / f"{name}_checkpoint.pt").is_file()
             stage = {"ganomaly": "ganomaly", "classifier": "classifier", "refined": "refine"}[name]
-            if not self._run(
-                f"{name} of {variant.classifier}, seed {seed}", stage, configs, {**places, "resume": resume}
-            ):
+            if not self._run(f"{name} of {variant.classifier}, seed {seed}", stage, configs, places):
                 return
         maps = dict(variant.maps)
         layers = maps.pop("layers", None)

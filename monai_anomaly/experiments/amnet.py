@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from monai_anomaly.checks import check_directory, check_option, check_range, check_writable
 from monai_anomaly.data.datalist import load_datalist
+from monai_anomaly.data.folder_lock import lock_folder
 from monai_anomaly.data.maps import with_maps
 from monai_anomaly.evaluation.comparison import write_comparison
 from monai_anomaly.experiments.runs import Runs, same_as_before
@@ -130,6 +131,7 @@ def run_amnet(
     check_range("seeds", seeds, 1)
     check_directory("dataset_dir", dataset_dir)
     root = check_writable("out", out)
+    lock_folder(root)
     own, of_guides = _split(overrides or {}, guides)
     segment = Runs("amnet", configs, own)
     segment.check(["train", "evaluate"])
@@ -209,9 +211,8 @@ def _make_all_maps(
     for guide, fold, runs in jobs:
         folder = study.root / "guides" / guide / ("all" if fold is None else f"fold{fold}")
         places = {"dataset_dir": str(study.dataset_dir), "ckpt_dir": str(folder), **study.folding(fold)}
-        started = any(folder.glob("*_checkpoint.pt"))
         logger.info("guide %s", guide)
-        if _done(folder, f"{guide}.pt") or runs(f"train {guide}", [f"train_{guide}"], {**places, "resume": started}):
+        if _done(folder, f"{guide}.pt") or runs(f"train {guide}", [f"train_{guide}"], places):
             here = {**places, "maps_dir": str(study.maps_of(fold))}
             runs(f"maps of {guide}", [f"train_{guide}", "anomaly_maps"], here)
         failures += runs.failures
@@ -246,8 +247,7 @@ def _train_and_evaluate(run: Run, runs: Runs, study: Study, by_fold: bool) -> No
         **(maps if wants_maps else {}),
     }
     name = f"{run.method}, seed {run.seed}, fold {run.fold}"
-    started = (folder / "checkpoint.pt").is_file()
-    if _done(folder, "model.pt") or runs(name, ["train", *overlays], {**here, "resume": started}):
+    if _done(folder, "model.pt") or runs(name, ["train", *overlays], here):
         judge = {**here, "output_dir": str(folder / "eval"), "method": run.method, "num_figures": 2}
         if runs(f"evaluation of {name}", ["train", *overlays, "evaluate"], judge):
             (folder / "checkpoint.pt").unlink(missing_ok=True)  # four times the weights, of no further use

@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from monai_anomaly.checks import check_directory, check_option, check_writable, root_cause
+from monai_anomaly.data.folder_lock import lock_folder
 from monai_anomaly.data.phantoms import write_phantoms
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.detectors import Judge, write_detectors
@@ -72,6 +73,7 @@ def run_compare(
         RuntimeError: some detectors failed; the others are in the table.
     """
     root = check_writable("out", out)
+    lock_folder(root)
     settings = {"overrides": dict(overrides or {}), "configs": list(configs), "seed": seed, "small": small}
     jobs = _jobs(dataset_dir, modalities, detectors, root, settings)
     _check_overrides(jobs)

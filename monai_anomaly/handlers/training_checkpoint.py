@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 
-from monai_anomaly.checks import check_file, check_range
+from monai_anomaly.checks import check_file, check_option, check_range
 from monai_anomaly.data.writers import write_atomically
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpoint:
-    """Write everything a training needs to go on after each epoch or every few, and with ``resume`` start from there.
+    """Write everything a training needs to go on after each epoch or every few, and start from there.
 
     MONAI's CheckpointSaver writes in place: a run killed while it writes leaves half a file. Here the old checkpoint
-    stays until the new one is whole.
+    stays until the new one is whole. Every epoch is seeded by its number, so that a training that was interrupted ends
+    with the weights of one that was not, bit by bit on a CPU.
 
     Args:
         file: the checkpoint.
         objects: by name, whatever has ``state_dict`` and ``load_state_dict``: networks, optimizers, handlers.
-        resume: load the file when the run starts; "if there" starts from the beginning where there is none, for the
-            later stages of a training.
+        resume: True loads the file when the run starts; "auto" does where the training was interrupted: the file is
+            there, and newer than ``final``; False starts anew.
+        final: what the whole training leaves when it is over; None where it leaves nothing.
         save_interval: epochs between two savings, at least 1; the last one is always saved.
-        seed: of the run; a resumed one draws other numbers than the first epochs did.
+        seed: of the run.
         settings: plain values that a resumed training must share with the one that was interrupted.
 
     Raises:
@@ -42,18 +46,18 @@ class TrainingCheckpoint:
         file: str | Path,
         objects: Mapping[str, Any],
         resume: bool | str = False,
+        final: str | Path | None = None,
         save_interval: int = 1,
         settings: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         self.file = Path(file)
         self.objects = dict(objects)
-        if resume == "if there":
-            resume = self.file.is_file()
-        elif resume:
-            check_file("checkpoint", file, "there is no training to resume; start it without --resume.")
+        check_option("resume", resume, (True, False, "auto"))
         check_range("save_interval", save_interval, 1)
-        self.resume = bool(resume)
+        if resume is True:
+            check_file("checkpoint", file, "there is no training to resume; start it without --resume.")
+        self.resume = _was_interrupted(self.file, final) if resume == "auto" else bool(resume)
         self.save_interval = save_interval
         self.seed = seed
         self.settings = {name: str(value) for name, value in (settings or {}).items()}
@@ -62,6 +66,7 @@ class TrainingCheckpoint:
         """Register with the engine."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._seed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -73,6 +78,13 @@ class TrainingCheckpoint:
         progress |= {"settings": self.settings, "max_epochs": engine.state.max_epochs}
         state = {name: value.state_dict() for name, value in self.objects.items()}
         write_atomically(self.file, lambda path: torch.save({"progress": progress, "objects": state}, path))
+
+    def _seed(self, engine: Engine) -> None:
+        seed = self.seed + engine.state.epoch
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - what others draw from
+        torch.manual_seed(seed)
+        set_rnd(getattr(engine.state.dataloader, "dataset", None), seed)
 
     def _load(self, engine: Engine) -> None:
         checkpoint = torch.load(self.file, map_location=engine.state.device, weights_only=True)
@@ -87,8 +99,6 @@ class TrainingCheckpoint:
             logger.info("the training was over after epoch %d: what comes after it is done again", progress["epoch"])
             engine.terminate()
         else:
-            torch.manual_seed(self.seed + progress["epoch"])
-            set_rnd(engine.data_loader.dataset, self.seed + progress["epoch"])
             logger.info("resumed after epoch %d of %d", progress["epoch"], engine.state.max_epochs)
 
     def _compare(self, progress: Mapping[str, Any], names: list[str], epoch_length: int) -> None:
@@ -97,5 +107,13 @@ class TrainingCheckpoint:
         other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
         if other:
             listed = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in other)
-            msg = f"{self.file} is of another training: {listed}. Resume with the settings it was started with."
+            remedy = "Take those settings again, or start anew with --resume False."
+            msg = f"{self.file} is of another training: {listed}. {remedy}"
             raise ValueError(msg)
+
+
+def _was_interrupted(file: Path, final: str | Path | None) -> bool:
+    """Whether a training left a checkpoint, and nothing that came after it."""
+    if not file.is_file():
+        return False
+    return final is None or not Path(final).is_file() or file.stat().st_mtime_ns > Path(final).stat().st_mtime_ns

@@ -153,8 +153,8 @@ def test_losses_are_those_of_the_loss_functions():
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
-    def handlers(trainer, resume=False):
-        progress = CutProgress(tmp_path)
+    def handlers(trainer, folder=tmp_path, resume=False):
+        progress = CutProgress(folder)
         parts = {
             "network": trainer.network,
             "discriminator": trainer.discriminator,
@@ -162,9 +162,10 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
             "d_optimizer": trainer.d_optimizer,
             "progress": progress,
         }
-        return [progress, TrainingCheckpoint(tmp_path / "checkpoint.pt", parts, resume)]
+        return [progress, TrainingCheckpoint(folder / "checkpoint.pt", parts, resume)]
 
     whole = make()
+    whole._register_handlers(handlers(whole, tmp_path / "whole"))
     whole.run()
     broken = make()
     broken._register_handlers(handlers(broken))

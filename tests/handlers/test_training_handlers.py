@@ -1,6 +1,7 @@
 """What a supervised training leaves: losses with their rates, a calibration, and a checkpoint to go on from."""
 
 import csv
+import os
 
 import pytest
 import torch
@@ -79,6 +80,37 @@ def test_a_resumed_training_draws_other_numbers_than_the_first_epochs(tmp_path):
     assert resumed.state.epoch == 4
     assert len(first) == len(rest) == 4
     assert not set(first) & set(rest)
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path):
+    drawn, again = [], []
+    whole = make(tmp_path / "whole", drawn, resume="auto")
+    whole.run()
+    trainer = make(tmp_path / "cut", again, resume="auto")
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda engine: engine.interrupt())
+    trainer.run()
+    resumed = make(tmp_path / "cut", again, resume="auto")
+    resumed.run()
+    assert again == drawn
+    assert len(set(drawn)) == 8
+    for one, other in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_is_over_starts_anew(tmp_path):
+    final, file = tmp_path / "model.pt", tmp_path / "c.pt"
+    assert not TrainingCheckpoint(file, {}, "auto", final).resume
+    file.write_bytes(b"")
+    assert TrainingCheckpoint(file, {}, "auto", final).resume
+    assert TrainingCheckpoint(file, {}, "auto").resume
+    final.write_bytes(b"")
+    os.utime(final, ns=(file.stat().st_mtime_ns + 1,) * 2)
+    assert not TrainingCheckpoint(file, {}, "auto", final).resume
+    os.utime(file, ns=(final.stat().st_mtime_ns + 1,) * 2)  # a second training, interrupted
+    assert TrainingCheckpoint(file, {}, "auto", final).resume
+    assert not TrainingCheckpoint(file, {}, False, final).resume
+    with pytest.raises(ValueError, match="resume must be one of True, False, 'auto', got 'true'"):
+        TrainingCheckpoint(file, {}, "true", final)
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path):
