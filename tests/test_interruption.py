@@ -36,6 +36,7 @@ STAGES = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("interrupted")
+    run_to_its_end(["bundles"])  # the first process waits for the libraries
     weak = write_image_labels_layout(root / "weak", 4, 8, 3, shape=(64, 96))
     return {
         "resad": write_phantoms("fundus", root / "fundus", 6, 2, shape=(96, 128)),
