@@ -12,6 +12,9 @@ CASE = "case"
 FAILURE = "failure"
 """Why a case could not be read or processed, one line."""
 
+DONE = "done"
+"""A case that an interrupted run has done already; nothing of it is read."""
+
 FENCE_CUT = "fence_cut"
 """Of ASC-Net: what of an image falls into the reference distribution."""
 

@@ -136,3 +136,90 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
         (tmp_path / ".run.lock").unlink(missing_ok=True)
         lock_folder(tmp_path)
         assert file.exists() == stays
+
+
+@pytest.fixture(scope="module")
+def fitted(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted")
+    words = ["run", "resad", "train", "smoke", "--dataset_dir", str(data["resad"]), "--weights", "random"]
+    run_to_its_end([*words, "--ckpt_dir", str(folder)])
+    return folder / "model.pt"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    kept = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".run.lock", "run.json"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
+
+
+def test_inference_killed_at_random_moments_ends_the_same(fitted: Path, tmp_path: Path) -> None:
+    images = write_phantoms("fundus", tmp_path / "many", 1, 10, shape=(96, 128), seed=50)
+    words = ["run", "resad", "inference", "smoke", "--dataset_dir", str(images), "--ckpt_path", str(fitted)]
+    seconds = run_to_its_end([*words, "--output_dir", str(tmp_path / "whole")])
+    again = [*words, "--output_dir", str(tmp_path / "cut")]
+    draw = random.Random(0)
+    kills = sum(killed(again, draw.uniform(*moment) * seconds) for moment in (*MOMENTS, (0.5, 0.9), (0.5, 0.9)))
+    assert kills > 0
+    run_to_its_end(again)
+    whole, cut = contents(tmp_path / "whole"), contents(tmp_path / "cut")
+    assert sorted(whole) == sorted(cut)
+    tables = [name for name in whole if name.endswith((".csv", ".tif"))]
+    assert len(tables) == 11
+    assert all(whole[name] == cut[name] for name in tables)
+
+
+class TestJournal:
+    """What the same command does again, and what it does not."""
+
+    @pytest.fixture
+    def infer(self, run: object, data: dict[str, Path], fitted: Path, tmp_path: Path) -> object:
+        def go(**more: object) -> int:
+            settings = {"dataset_dir": str(data["resad"]), "output_dir": str(tmp_path), "ckpt_path": str(fitted)}
+            try:
+                workflow = run(["inference"], **{**settings, **more})  # type: ignore[operator]
+            except RuntimeError:
+                return -1
+            return len(workflow.parser.get_parsed_content("dataset").done)
+
+        return go
+
+    def test_what_is_over_is_done_anew(self, infer: object, tmp_path: Path) -> None:
+        assert infer() == 0  # type: ignore[operator]
+        assert not (tmp_path / ".done.jsonl").exists()
+        assert infer() == 0  # type: ignore[operator]
+        assert len((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+    def interrupt(self, tmp_path: Path) -> list[str]:
+        """Make it look as if the run had been killed after its first case."""
+        rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / "scores.csv").write_text("".join(rows[:2]) + "test/imag", encoding="utf-8")
+        journal = tmp_path / "run.json"
+        journal.write_text(journal.read_text(encoding="utf-8").replace('"over": true', '"over": false'), "utf-8")
+        case = rows[1].split(",")[0]
+        (tmp_path / ".done.jsonl").write_text(f'"{case}"\n"half', encoding="utf-8")
+        return rows
+
+    def test_an_interrupted_run_goes_on(self, infer: object, tmp_path: Path) -> None:
+        infer()  # type: ignore[operator]
+        rows = self.interrupt(tmp_path)
+        assert infer() == 1  # type: ignore[operator]
+        assert (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines(keepends=True) == rows
+
+    @pytest.mark.parametrize("change", [{"resume": "False"}, {"image_size": "[96, 96]"}, {"calibrated": "True"}])
+    def test_other_settings_start_anew(self, infer: object, tmp_path: Path, change: dict[str, str]) -> None:
+        infer()  # type: ignore[operator]
+        self.interrupt(tmp_path)
+        assert infer(**change) == 0  # type: ignore[operator]
+
+    def test_cases_that_failed_are_tried_again(self, infer: object, data: dict[str, Path], tmp_path: Path) -> None:
+        images = tmp_path / "data"
+        shutil.copytree(data["resad"] / "test" / "images", images / "test" / "images")
+        (images / "train" / "images").mkdir(parents=True)
+        bad = sorted((images / "test" / "images").iterdir())[0]
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[:100])
+        out = tmp_path / "out"
+        assert infer(dataset_dir=str(images), output_dir=str(out)) == -1  # type: ignore[operator]
+        bad.write_bytes(whole)
+        assert infer(dataset_dir=str(images), output_dir=str(out)) == 1  # type: ignore[operator]
+        assert not (out / "failures.csv").exists()
+        assert len((out / "scores.csv").read_text(encoding="utf-8").splitlines()) == 3

@@ -15,12 +15,13 @@ from .registration_pairs import RegistrationPairs
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
 from .splits import fold_of, hold_out, split_by_patient, with_labels
-from .writers import AtomicNibabelWriter, AtomicPILWriter, write_atomically
+from .writers import AtomicNibabelWriter, AtomicPILWriter, BackgroundWrites, write_atomically
 
 __all__ = [
     "AtomicNibabelWriter",
     "AtomicPILWriter",
     "BScanFolderReader",
+    "BackgroundWrites",
     "CachedImages",
     "CaseDataset",
     "CutPairs",

@@ -10,13 +10,15 @@ from monai.data import list_data_collate
 from torch.utils.data import Dataset
 
 from monai_anomaly.checks import root_cause
-from monai_anomaly.keys import CASE, FAILURE
+from monai_anomaly.keys import CASE, DONE, FAILURE
 
 logger = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
     """Records put through a transform; one that cannot be read becomes ``{"case": …, "failure": reason}``.
+
+    Cases in ``done`` are not read: they become ``{"case": …, "done": True}``.
 
     Args:
         data: records, each with "case".
@@ -26,12 +28,15 @@ class CaseDataset(Dataset):
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
         self.data = list(data)
         self.transform = transform
+        self.done: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Any:
         record = self.data[index]
+        if record[CASE] in self.done:
+            return {CASE: record[CASE], DONE: True}
         try:
             return self.transform(dict(record))
         except Exception as error:  # noqa: BLE001 - whatever a file does, the other cases go on
@@ -43,7 +48,7 @@ def collate_case(batch: list[Any]) -> Any:
     if len(batch) != 1:
         msg = f"Cases are processed one at a time (batch_size 1), got a batch of {len(batch)}."
         raise ValueError(msg)
-    if FAILURE in batch[0]:
+    if FAILURE in batch[0] or DONE in batch[0]:
         return batch[0]
     kept = {key: value for key, value in batch[0].items() if isinstance(value, (str, list, tuple))}
     arrays = {key: value for key, value in batch[0].items() if key not in kept}

@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, written while the next case is computed where somebody asks for that."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,44 @@ def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+class BackgroundWrites:
+    """While it is open, the writers below leave their work to one thread: compressing needs no Python lock.
+
+    >>> with BackgroundWrites() as writes:
+    ...     pass  # SaveImaged(writer=AtomicNibabelWriter)
+    ...     for job in writes.take():
+    ...         job.result()  # raises what the writing raised
+    """
+
+    active: BackgroundWrites | None = None
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "writes")
+        self._jobs: list[Future[Any]] = []
+
+    def __enter__(self) -> BackgroundWrites:
+        BackgroundWrites.active = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for what is being written, and write at once from here on."""
+        BackgroundWrites.active = None
+        self._pool.shutdown()
+
+    def take(self) -> list[Future[Any]]:
+        """Return the jobs since the last call."""
+        jobs, self._jobs = self._jobs, []
+        return jobs
+
+    @classmethod
+    def run(cls, job: Callable[[], Any]) -> None:
+        """Do a job in the thread of the open instance, or now."""
+        if cls.active is None:
+            job()
+        else:
+            cls.active._jobs.append(cls.active._pool.submit(job))
+
+
 class AtomicNibabelWriter(NibabelWriter):
     """MONAI's NIfTI writer for ``SaveImaged(writer=…)``, whose files appear whole or not at all.
 
@@ -45,7 +85,8 @@ class AtomicNibabelWriter(NibabelWriter):
 
     def write(self, filename: str | Path, verbose: bool = False, **kwargs: Any) -> None:
         """Write the image."""
-        write_atomically(filename, lambda path: NibabelWriter.write(self, path, verbose, **kwargs))
+        whole = partial(NibabelWriter.write, self, verbose=verbose, **kwargs)
+        BackgroundWrites.run(lambda: write_atomically(filename, whole))
 
 
 class AtomicPILWriter(PILWriter):
@@ -54,4 +95,5 @@ class AtomicPILWriter(PILWriter):
     def write(self, filename: str | Path, verbose: bool = False, **kwargs: Any) -> None:
         """Write the image."""
         kwargs = {"reverse_indexing": False, **kwargs}
-        write_atomically(filename, lambda path: PILWriter.write(self, path, verbose, **kwargs))
+        whole = partial(PILWriter.write, self, verbose=verbose, **kwargs)
+        BackgroundWrites.run(lambda: write_atomically(filename, whole))

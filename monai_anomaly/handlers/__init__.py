@@ -1,6 +1,7 @@
 """What happens around a run: tables, pictures, reports, failures and checkpoints."""
 
 from .calibrate_on_healthy import CalibrateOnHealthy
+from .case_journal import CaseJournal
 from .class_counts import ClassCounts
 from .classification_report import ClassificationReport
 from .cut_progress import CutProgress
@@ -23,6 +24,7 @@ from .weight_averaging import WeightAveraging
 
 __all__ = [
     "CalibrateOnHealthy",
+    "CaseJournal",
     "ClassCounts",
     "ClassificationReport",
     "CutProgress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
-from monai_anomaly.evaluation.report import write_csv
+from monai_anomaly.handlers.growing_table import GrowingTable
 from monai_anomaly.keys import CASE, SEGMENTATION
 
 
@@ -25,7 +26,7 @@ def voxel_volume_mm3(volume: Any) -> float:
 class VolumeTable:
     """Write ``volumes.csv``, a row per case with each class's volume in mm^3 and its number of voxels.
 
-    The table is written anew after each case.
+    Rows are written as cases are done.
 
     Args:
         output_dir: where the table goes.
@@ -34,12 +35,12 @@ class VolumeTable:
     """
 
     def __init__(self, output_dir: str | Path, classes: Mapping[str, int], image_key: str = "raw") -> None:
-        self.file = Path(output_dir) / "volumes.csv"
+        self.table = GrowingTable(Path(output_dir) / "volumes.csv")
         self.classes, self.image_key = dict(classes), image_key
-        self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
+        engine.add_event_handler(Events.STARTED, lambda engine: self.table.start(getattr(engine, "done_cases", ())))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -48,7 +49,7 @@ class VolumeTable:
             labels = convert_to_tensor(output[SEGMENTATION])
             voxel = voxel_volume_mm3(item[self.image_key])
             counts = {name: int((labels == value).sum()) for name, value in self.classes.items()}
-            volumes = {f"{name}_mm3": count * voxel for name, count in counts.items()}
+            spacing_known = not math.isnan(voxel)
+            volumes = {f"{name}_mm3": count * voxel if spacing_known else "" for name, count in counts.items()}
             voxels = {f"{name}_voxels": count for name, count in counts.items()}
-            self.rows.append({"case": item[CASE], **volumes, **voxels})
-            write_csv(self.file, self.rows)
+            self.table.add([{"case": item[CASE], **volumes, **voxels}])
