@@ -12,6 +12,7 @@ from .oct_readers import DicomOCTReader, SpectralisReader, TopconReader
 from .pseudo_labels import with_pseudo_labels
 from .readers import BScanFolderReader, ImageFileReader, MatVolumeReader
 from .registration_pairs import RegistrationPairs
+from .skip_items import SkipItems
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
 from .splits import fold_of, hold_out, split_by_patient, with_labels
@@ -30,6 +31,7 @@ __all__ = [
     "ImageFileReader",
     "MatVolumeReader",
     "RegistrationPairs",
+    "SkipItems",
     "SliceDataset",
     "SpectralisReader",
     "TopconReader",

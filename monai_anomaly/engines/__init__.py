@@ -2,6 +2,7 @@
 
 from .ascnet import CutHistogram, SelectiveCutTrainer, kernel_penalty_groups
 from .case_evaluator import CaseEvaluator
+from .feature_store import FeatureStore
 from .ganomaly import GANomalyTrainer
 from .memory_bank_fitter import MemoryBankFitter
 from .reals import prepare_reals
@@ -17,6 +18,7 @@ __all__ = [
     "CutHistogram",
     "CutReadings",
     "CutStep",
+    "FeatureStore",
     "GANomalyTrainer",
     "MemoryBankFitter",
     "RefinementTrainer",

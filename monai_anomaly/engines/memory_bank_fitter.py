@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_anomaly.checks import check_range, root_cause
-from monai_anomaly.keys import CASE, FAILURE
+from monai_anomaly.engines.feature_store import FeatureStore
+from monai_anomaly.keys import CASE, DONE, FAILURE
 from monai_anomaly.metrics.score_distribution import ScoreDistribution
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ class MemoryBankFitter(Trainer):
     """Collect the features of healthy images, keep a coreset as the network's memory bank, calibrate on others.
 
     The network offers ``features(images) -> (B, C, h, w)``, a ``memory_bank`` (`MemoryBank`) and a ``calibration``
-    (`HealthyCalibration`); afterwards both are in its ``state_dict``. Memory: 4 bytes per feature value kept, and a
-    quarter more for the projection in which the coreset is picked; ``max_rows`` or ``memory_gb`` bound it by keeping a
-    random subset of each image's vectors.
+    (`HealthyCalibration`); afterwards both are in its ``state_dict``. Memory: 4 bytes per feature value, and a quarter
+    more for the projection in which the coreset is picked. ``memory_gb`` bounds it by coresets of blocks of images
+    (`FeatureStore`), ``max_rows`` by a random subset of each image's vectors.
 
     Args:
         device: where the network runs; the features stay there.
@@ -37,7 +37,7 @@ class MemoryBankFitter(Trainer):
         bank_fraction: of the vectors kept as the bank, in (0, 1] (ReSAD and PatchCore: 0.1).
         eps: of the random projection, see `MemoryBank.fit` (ReSAD: 0.9).
         max_rows: vectors the coreset is picked from, at most; None for all, as in the papers.
-        memory_gb: of features held at most, in 10^9 bytes; None for no bound.
+        memory_gb: of features, projections and bank at most, in 10^9 bytes; None for no bound.
         seed: of the subset, the projection and the first pick.
         train_handlers: MONAI or ignite handlers; a `FittedCheckpoint` stores the result.
 
@@ -71,8 +71,6 @@ class MemoryBankFitter(Trainer):
         self.bank_fraction, self.eps, self.seed = bank_fraction, eps, seed
         self.max_rows, self.memory_gb = max_rows, memory_gb
         self.failures: list[tuple[str, str]] = []
-        self._rows: Tensor | None = None
-        self._num_rows = 0
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,
@@ -83,17 +81,22 @@ class MemoryBankFitter(Trainer):
         self.add_event_handler(Events.STARTED, self._start)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._fit)
 
+    def run(self) -> None:
+        """Fit."""
+        self.store = FeatureStore(self.state.epoch_length, self.bank_fraction, self.memory_gb, self.eps, self.seed)
+        super().run()
+
     def _start(self, engine: Engine) -> None:
         del engine
-        self._rows, self._num_rows = None, 0
         self.network.eval()
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, int]:
         del engine
-        features = self._try(batchdata, self.network.features)  # type: ignore[arg-type]
-        if features is not None:
-            self._keep(features.movedim(1, -1).flatten(0, -2), len(batchdata["image"]))
-        return {"num_rows": self._num_rows}
+        if DONE not in batchdata:
+            features = self._try(batchdata, self.network.features)  # type: ignore[arg-type]
+            vectors = None if features is None else features.movedim(1, -1).flatten(0, -2)
+            self.store.add(None if vectors is None else self._thinned(vectors, len(batchdata["image"])))
+        return {"num_rows": len(self.store.rows)}
 
     def _try(self, batch: dict[str, Any], function: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Return ``function`` of the batch's images, or note why that could not be done."""
@@ -113,43 +116,31 @@ class MemoryBankFitter(Trainer):
         self.failures.append((name, reason))
         return None
 
-    def _keep(self, vectors: Tensor, num_images: int) -> None:
-        """Copy an image's vectors, or its share of the rows allowed, into the store."""
-        if self._rows is None:
-            num_left = self.state.epoch_length * num_images
-            self._share = min(len(vectors), self._most_rows(vectors.shape[1]) // num_left * num_images)
-            if not self._share:
-                msg = (
-                    f"max_rows or memory_gb leaves no feature vector for each of the {num_left} images; "
-                    f"allow at least {num_left} rows ({num_left * vectors.shape[1] * 4 / 1e9:.3f} GB)."
-                )
-                raise RuntimeError(msg)
-            size = self._share * math.ceil(num_left / num_images)
-            self._rows = torch.empty(size, vectors.shape[1], device=vectors.device)
-            logger.info("features: up to %d rows of %d, %.2f GB", *self._rows.shape, self._rows.numel() * 4 / 1e9)
-        share = self._share * len(vectors) // max(len(vectors), 1)
+    def _thinned(self, vectors: Tensor, num_images: int) -> Tensor:
+        """Return a random subset of an image's vectors, its share of ``max_rows``; all where there is no such bound."""
+        num_left = self.state.epoch_length * num_images
+        share = len(vectors) if self.max_rows is None else min(len(vectors), self.max_rows // num_left * num_images)
+        if not share:
+            msg = (
+                f"max_rows leaves no feature vector for each of the {num_left} images; allow at least {num_left} rows."
+            )
+            raise RuntimeError(msg)
         if share < len(vectors):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._num_rows)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.store.num_seen)
             vectors = vectors[torch.randperm(len(vectors), generator=generator)[:share].to(vectors.device)]
-        stop = min(self._num_rows + len(vectors), len(self._rows))
-        self._rows[self._num_rows : stop] = vectors[: stop - self._num_rows]
-        self._num_rows = stop
-
-    def _most_rows(self, num_channels: int) -> int:
-        by_memory = math.inf if self.memory_gb is None else self.memory_gb * 1e9 / (num_channels * 4 * 1.25)
-        return int(min(by_memory, self.max_rows or math.inf, 2**62))
+        return vectors
 
     def _fit(self, engine: Engine) -> None:
         del engine
-        if self._rows is None or not self._num_rows:
+        if not self.store.num_seen:
             reasons = "; ".join(f"{case}: {reason}" for case, reason in self.failures[:5])
             msg = f"No image could be used to fit the memory bank: {reasons or 'the data loader is empty'}."
             raise RuntimeError(msg)
-        bank = self.network.memory_bank
-        rows = self._rows[: self._num_rows]
-        bank.fit(rows, self.bank_fraction, eps=self.eps, seed=self.seed, progress=True)  # type: ignore[operator, union-attr]
-        self._rows = None
-        logger.info("memory bank: %d of %d vectors", len(bank.rows), self._num_rows)  # type: ignore[union-attr, arg-type]
+        bank, rows = self.network.memory_bank, self.store.rows
+        count = min(self.store.bank_rows, len(rows))
+        bank.fit(rows, num_rows=count, eps=self.eps, seed=self.seed, progress=True)  # type: ignore[operator, union-attr]
+        logger.info("memory bank: %d of %d vectors", count, self.store.num_seen)
+        self.store.forget()
         if self.calibration_data_loader is not None:
             self._calibrate(self.calibration_data_loader)
 

@@ -7,6 +7,7 @@ from .classification_report import ClassificationReport
 from .cut_progress import CutProgress
 from .evaluation_report import EvaluationReport
 from .failure_report import FailureReport
+from .fit_checkpoint import FitCheckpoint
 from .fitted_checkpoint import FittedCheckpoint
 from .keep_references import KeepReferences
 from .label_overlays import LabelOverlays
@@ -30,6 +31,7 @@ __all__ = [
     "CutProgress",
     "EvaluationReport",
     "FailureReport",
+    "FitCheckpoint",
     "FittedCheckpoint",
     "KeepReferences",
     "LabelOverlays",

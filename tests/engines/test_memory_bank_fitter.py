@@ -46,10 +46,12 @@ def test_the_same_seed_gives_the_same_bank(network):
 def test_bounds_hold_whatever_the_number_of_images(network):
     fit(network, images(5), bank_fraction=1.0, max_rows=50)
     assert len(network.memory_bank.rows) == 50
-    fit(network, images(5), bank_fraction=1.0, memory_gb=20 * 384 * 5e-9)
-    assert len(network.memory_bank.rows) == 20
     with pytest.raises(RuntimeError, match="allow at least 5 rows"):
         fit(network, images(5), max_rows=3)
+    with pytest.raises(
+        RuntimeError, match=r"memory_gb 0.0001 does not hold the bank of 32 vectors of 384; allow at least"
+    ):
+        fit(network, images(5), memory_gb=1e-4)
 
 
 def test_bad_batches_are_noted_and_left_out(network):

@@ -59,6 +59,7 @@ class MemoryBank(ResizableBuffers):
         features: Tensor,
         fraction: float = 0.1,
         *,
+        num_rows: int | None = None,
         eps: float | None = 0.9,
         seed: int = 0,
         progress: bool = False,
@@ -68,22 +69,25 @@ class MemoryBank(ResizableBuffers):
         Args:
             features: (N, C) of all healthy images.
             fraction: of the rows to keep, in (0, 1] (ReSAD and PatchCore: 0.1); at least one row is kept.
+            num_rows: to keep, instead of a fraction.
             eps: distortion of the sparse random projection the picks are made in (ReSAD, section 4.3: 0.9); None
                 picks in the full space.
             seed: of the projection and of the first pick.
             progress: show a bar.
 
         Raises:
-            ValueError: fraction outside (0, 1], features not (N, C) or not finite.
+            ValueError: fraction outside (0, 1], num_rows outside 1 to N, features not (N, C) or not finite.
         """
         check_range("fraction", fraction, 0, 1, low_open=True)
-        num_rows = max(1, int(len(features) * fraction))
+        num_rows = max(1, int(len(features) * fraction)) if num_rows is None else num_rows
+        check_range("num_rows", num_rows, 1, len(features))
         if num_rows == len(features):
             picks = torch.arange(num_rows)
         else:
             start = int(torch.randint(len(features), (), generator=torch.Generator().manual_seed(seed)))
-            space = features if eps is None else _project(features, eps, seed)
+            space = features if eps is None else project(features, eps, seed)
             picks = k_center_greedy(space, num_rows, start, progress=progress)
+            del space  # before the rows are copied
         self.rows = features[picks.to(features.device)].float().to(self.rows.device)
         self._coarse = None
         return picks
@@ -107,9 +111,16 @@ class MemoryBank(ResizableBuffers):
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def _project(features: Tensor, eps: float, seed: int) -> Tensor:
-    """Return the features in the Johnson-Lindenstrauss dimensions, or as they are where that saves nothing."""
-    num_dims = johnson_lindenstrauss_dim(len(features), eps)
+def project(features: Tensor, eps: float, seed: int, num_points: int | None = None) -> Tensor:
+    """Return the features in the Johnson-Lindenstrauss dimensions, or as they are where that saves nothing.
+
+    Args:
+        features: (N, C).
+        eps: distortion, in (0, 1).
+        seed: of the matrix.
+        num_points: among which distances are to be kept; None for N.
+    """
+    num_dims = johnson_lindenstrauss_dim(max(2, len(features) if num_points is None else num_points), eps)
     if num_dims >= features.shape[1]:
         return features
     matrix = sparse_random_projection(features.shape[1], num_dims, seed).to(features.device)
