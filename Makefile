@@ -1,11 +1,11 @@
-# make demo | test | check | bench | clean: each builds .venv first where that is needed
+# make demo | test | check | audit | bench | clean: each builds .venv first where that is needed
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m monai_anomaly
 DEMO := demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check audit bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,12 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml monai_anomaly
+
+# known vulnerabilities of what is installed; asks pypi.org
+audit: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/memory_bank.py

@@ -39,12 +39,13 @@ def _peak(function: Callable[..., object], arguments: tuple[object, ...], queue:
     warm_up @ warm_up
     inputs = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _high_water()
+    before = high_water()
     function(*inputs)
-    queue.put((_high_water() - before) / 1024)
+    queue.put((high_water() - before) / 1024)
 
 
-def _high_water() -> int:
+def high_water() -> int:
+    """Return the peak memory of this process, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 

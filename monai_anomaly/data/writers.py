@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,9 @@ def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
     """Let ``write`` fill a temporary file beside ``file``, then move it there; return the path.
 
     Nobody ever sees half a file, and a failure leaves what was there before.
+
+    Raises:
+        OSError: the disk refused; the message says how much of it is free.
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,9 +30,30 @@ def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
     try:
         write(temporary)
         temporary.replace(path)
+    except Exception as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e9
+        msg = (
+            f"{path.name} could not be written: {reason} ({free:.2g} GB are free in {str(path.parent)!r}); "
+            f"make room, or choose another folder."
+        )
+        raise OSError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """Return what the system said where it refused to write; libraries turn that into errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.strerror or str(error)
+        if any(word in str(error) for word in ("iostream", "PytorchStreamWriter", "unexpected pos")):
+            return "the system refused it"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class BackgroundWrites:

@@ -97,10 +97,12 @@ class MemoryBank(ResizableBuffers):
         if not self.is_fitted:
             msg = "The memory bank is empty: fit it on healthy images (train.yaml) or load a fitted one (--ckpt_path)."
             raise RuntimeError(msg)
+        count = min(self.num_neighbors if num_neighbors is None else num_neighbors, len(self.rows))
+        if torch.compiler.is_exporting():
+            return _exported_search(queries, self.rows, count)
         if self._coarse is None or self._coarse.origin.device != self.rows.device:
             self._coarse = CoarseBank(self.rows, self.precision)
-        count = self.num_neighbors if num_neighbors is None else num_neighbors
-        return nearest_neighbors(queries, self.rows, min(count, len(self.rows)), coarse=self._coarse)
+        return nearest_neighbors(queries, self.rows, count, coarse=self._coarse)
 
     def forward(self, queries: Tensor) -> Tensor:
         """Return each query's mean distance to its nearest rows, (Q,)."""
@@ -109,6 +111,16 @@ class MemoryBank(ResizableBuffers):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._coarse = None
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def _exported_search(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Search without asking what the values are, as a graph must: candidates by a product, distances by differences."""
+    most = min(count + 7, len(rows))
+    squared = torch.addmm((rows * rows).sum(1), queries, rows.T, alpha=-2)
+    candidates = squared.topk(most, dim=1, largest=False).indices
+    distances = (queries[:, None] - rows[candidates]).square().sum(2).sqrt()
+    nearest = distances.topk(count, dim=1, largest=False)
+    return nearest.values, candidates.gather(1, nearest.indices)
 
 
 def project(features: Tensor, eps: float, seed: int, num_points: int | None = None) -> Tensor:
