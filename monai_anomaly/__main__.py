@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 1 after one line that says what was wrong."""
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("run", "experiment", "compare"):
+    if rest and known.command not in ("run", "experiment", "compare", "export"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for noise in (".*GHSA-.*", ".*arbitrary code.*", "NvImgCodecPydicomReader.*"):
         warnings.filterwarnings("ignore", message=noise)
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(function=_run)
 
     _add_experiments(commands)
+    _add_bundle_commands(commands)
     _add_data_commands(commands)
     return parser
 
@@ -91,10 +92,24 @@ def _listed(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def _add_data_commands(commands: Any) -> None:
+def _add_bundle_commands(commands: Any) -> None:
     bundles = commands.add_parser("bundles", help="list the bundles and their configs")
     bundles.set_defaults(function=_bundles)
 
+    export = commands.add_parser("export", help="write a bundle's network as an ONNX file", allow_abbrev=False)
+    export.add_argument("bundle", help="stem, name or folder")
+    export.add_argument("configs", nargs="*", default=["inference"], help="configs by name that have the network")
+    export.add_argument("--config", action="append", default=[], help="one more config to lay over, e.g. data_volume")
+    export.add_argument("--out", required=True, help="the .onnx file to write")
+    export.set_defaults(function=_export)
+
+    check = commands.add_parser("check", help="run the model zoo's checks on a bundle")
+    check.add_argument("bundle", help="stem, name or folder")
+    check.add_argument("--schema", type=Path, help="file of the metadata schema, to check against offline")
+    check.set_defaults(function=_check)
+
+
+def _add_data_commands(commands: Any) -> None:
     datasets = commands.add_parser("datasets", help="list the data specs, or tell all about one")
     datasets.add_argument("spec", nargs="?", help="a data spec's name or YAML file")
     datasets.set_defaults(function=_datasets)
@@ -118,11 +133,6 @@ def _add_data_commands(commands: Any) -> None:
     inspect.add_argument("--headers_only", action="store_true", help="read no pixels where headers tell the shape")
     inspect.add_argument("--workers", type=int, help="processes; as many as cores, eight at most, by default")
     inspect.set_defaults(function=_inspect)
-
-    check = commands.add_parser("check", help="run the model zoo's checks on a bundle")
-    check.add_argument("bundle", help="stem, name or folder")
-    check.add_argument("--schema", type=Path, help="file of the metadata schema, to check against offline")
-    check.set_defaults(function=_check)
 
     phantoms = commands.add_parser("phantoms", help="write phantom cases in the plain folder layout")
     phantoms.add_argument("modality", choices=("oct", "fundus", "brain_mri", "liver_ct"))
@@ -271,6 +281,14 @@ def _inspect(known: argparse.Namespace, rest: list[str]) -> int:
     report = inspect_dataset(known.source, known.out, **options)
     sys.stdout.write("\n".join([*report.lines(), f"{report.folder}/report.json", ""]))
     return int(report.num_errors > 0)
+
+
+def _export(known: argparse.Namespace, rest: list[str]) -> None:
+    from monai_anomaly import workflows
+
+    names = [*(known.configs or ["inference"]), *known.config]
+    file = workflows.export_bundle(workflows.find_bundle(known.bundle), known.out, names, _overrides(rest))
+    sys.stdout.write(f"{file}\n")
 
 
 def _check(known: argparse.Namespace, rest: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import logging
 import shutil
@@ -11,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
 from monai_anomaly.data.folder_lock import lock_folder
+from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.networks import export_onnx
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ __all__ = [
     "check_bundle",
     "check_flags",
     "config_files",
+    "export_bundle",
     "find_bundle",
     "guard",
     "list_bundles",
@@ -165,6 +170,57 @@ def _ids(config: Any, prefix: str = "") -> Iterable[str]:
             if key != "_meta_":
                 yield prefix + key
                 yield from _ids(value, f"{prefix}{key}::")
+
+
+def export_bundle(
+    bundle: Path, out: str | Path, configs: Iterable[str] = ("inference",), overrides: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the network of a bundle, with its weights, as an ONNX file that carries its preprocessing.
+
+    Args:
+        bundle: its folder.
+        out: the file.
+        configs: by name, with ``network_def`` and ``ckpt_path``; ``in_channels`` (else 1) and ``image_size`` say what
+            the network sees.
+        overrides: by id.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: no weights.
+        ImportError: what an export needs is not installed.
+    """
+    files = config_files(bundle, configs)
+    parser = StrictConfigWorkflow(files, override=overrides, workflow_type=None, logging_file=False).parser
+    weights = Path(str(parser.get_parsed_content("ckpt_path")))
+    check_file("ckpt_path", weights, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE).")
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    channels = parser.get_parsed_content("in_channels") if "in_channels" in parser else 1
+    size = [int(side) for side in parser.get_parsed_content("image_size")]
+    metadata = {
+        "bundle": bundle.name,
+        "version": json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"],
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "image_size": size,
+        "preprocessing": _with_values(parser, parser["preprocessing"]),
+        "inferer": _with_values(parser, parser["inferer"]),
+    }
+    scales = parser.get_parsed_content("scales") if "scales" in parser else [1]
+    model = export_onnx(network, torch.rand(1, channels, *size), metadata, any_size=len(scales) > 1)
+    return write_atomically(out, lambda path: path.write_bytes(model))
+
+
+def _with_values(parser: Any, node: Any) -> Any:
+    """Return a part of a config, references replaced by what they refer to as far as that is no expression."""
+    if isinstance(node, dict):
+        return {key: _with_values(parser, value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_values(parser, value) for value in node]
+    if isinstance(node, str) and node.startswith("@") and node[1:] in parser:
+        return _with_values(parser, parser[node[1:]])
+    return node
 
 
 def check_bundle(bundle: Path, schema: Path | None = None) -> list[str]:
