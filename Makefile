@@ -55,6 +55,8 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/amnet.py
 	$(BIN)/python benchmarks/agm.py
 	$(BIN)/python benchmarks/inspect_headers.py
+	$(BIN)/python benchmarks/batch_inference.py
+	$(BIN)/python benchmarks/feature_store.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,75 @@
+"""Inference of volumes from file to file, files written beside the computing or after it; torch beside onnxruntime.
+
+``python benchmarks/batch_inference.py``
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import measure
+import torch
+
+from monai_anomaly.__main__ import main as run
+from monai_anomaly.data import BackgroundWrites
+from monai_anomaly.data.phantoms import write_phantoms
+from monai_anomaly.networks import OnnxNetwork, export_onnx
+from monai_anomaly.networks.nets import ReSynthDetect
+
+CHANNELS, SIZE, CASES = (16, 32, 64, 128, 128), (192, 192), 5
+
+
+def infer(data: Path, weights: Path, out: Path, *more: str) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    words = ["run", "resynthdetect", "inference", "data_volume", "--dataset_dir", str(data), "--output_dir", str(out)]
+    words += ["--ckpt_path", str(weights), "--channels", str(list(CHANNELS)), "--image_size", str(list(SIZE)), *more]
+    assert run(words) == 0
+
+
+def serially(data: Path, weights: Path, out: Path) -> None:
+    with mock.patch.object(BackgroundWrites, "run", staticmethod(lambda job: job())):
+        infer(data, weights, out)
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(measure.NUM_THREADS)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        data = write_phantoms("oct", root / "data", 1, CASES, shape=(384, 320, 25))
+        network = ReSynthDetect(1, CHANNELS).eval()
+        network.calibration.fit(torch.linspace(0, 1, 11))
+        torch.save(network.state_dict(), root / "model.pt")
+        times = measure.fastest(
+            {
+                "beside": lambda: infer(data, root / "model.pt", root / "beside"),
+                "after": lambda: serially(data, root / "model.pt", root / "after"),
+            },
+            3,
+        )
+        for one in (root / "beside").rglob("*_anomaly_map.nii.gz"):
+            assert (root / "after" / one.relative_to(root / "beside")).is_file()
+        image = torch.rand(1, 1, *SIZE)
+        (root / "model.onnx").write_bytes(export_onnx(network, image, {}))
+        loaded = OnnxNetwork(root / "model.onnx")
+        with torch.inference_mode():
+            speeds = measure.fastest({"torch": lambda: network(image), "onnx": lambda: loaded(image)}, 20)
+    measure.table(
+        f"{CASES} volumes of 384 x 320 x 25, ReSynthDetect at {SIZE[0]} x {SIZE[1]}, file to file",
+        [
+            ("files after each case", f"{times['after']:.1f} s"),
+            ("files beside the next case", f"{times['beside']:.1f} s, {times['after'] / times['beside']:.2f}x"),
+            ("a slice, torch", f"{1000 * speeds['torch']:.1f} ms"),
+            ("a slice, onnxruntime", f"{1000 * speeds['onnx']:.1f} ms, {speeds['torch'] / speeds['onnx']:.2f}x"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
