@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -176,6 +177,14 @@ def check_file(name: str, path: Any, remedy: str) -> Path:
         msg = f"{name} {str(path)!r} does not exist; {remedy}"
         raise FileNotFoundError(msg)
     return file
+
+
+def file_digest(path: Any) -> str:
+    """Return the SHA-256 of a file, "none" where there is no file."""
+    if path is None or not Path(path).is_file():
+        return "none"
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def root_cause(error: BaseException) -> str:

@@ -85,13 +85,14 @@ def config_files(bundle: Path, names: Iterable[str]) -> list[str]:
     return files
 
 
-def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None) -> None:
+def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None, part: str = "") -> None:
     """Stop a run that cannot do its job, before it starts.
 
     Args:
         dataset_dir: folder of the data.
         output_dir: folder to write to, made where it is missing.
         ckpt_path: fitted weights, None where none are needed.
+        part: see `lock_folder`.
 
     Raises:
         FileNotFoundError: no data folder, or no weights.
@@ -103,7 +104,7 @@ def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None) -> None:
         msg = "dataset_dir is not given; pass the folder that holds the data (--dataset_dir DIR)."
         raise FileNotFoundError(msg)
     check_directory("dataset_dir", dataset_dir)
-    lock_folder(check_writable("output_dir", output_dir))
+    lock_folder(check_writable("output_dir", output_dir), part)
     if ckpt_path is not None:
         check_file(
             "ckpt_path", ckpt_path, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE)."

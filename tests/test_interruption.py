@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -115,27 +117,33 @@ def same(one: object, other: object) -> bool:
 def test_two_runs_into_one_folder(data: dict[str, Path], tmp_path: Path) -> None:
     lock_folder(tmp_path / "out")
     lock_folder(tmp_path / "out")  # the same process may
+    lock_folder(tmp_path / "out" / "below")
     words = ["run", "resad", "train", "smoke", "--dataset_dir", str(data["resad"]), "--weights", "random"]
-    process = start([*words, "--ckpt_dir", str(tmp_path / "out")])
-    process.join(60)
+    command = [sys.executable, "-m", "monai_anomaly", *words, "--ckpt_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"Another run (process {os.getpid()}) writes to" in done.stderr
     assert not (tmp_path / "out" / "model.pt").exists()
+
+
+def test_a_worker_that_outlives_its_run_does_not_keep_the_folder(tmp_path: Path) -> None:
+    code = "import os, sys, time; from monai_anomaly.data.folder_lock import lock_folder; lock_folder(sys.argv[1]); "
+    worker = code + "os.fork() or (time.sleep(60), os._exit(0)); os._exit(0)"
+    folder = str(tmp_path / "out")
+    subprocess.run([sys.executable, "-c", worker, folder], check=True, stdout=subprocess.DEVNULL)
+    assert subprocess.run([sys.executable, "-c", code, folder], check=False).returncode == 0
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     dead = 2**22 + 1  # above the largest process number
     (tmp_path / "deep").mkdir()
-    for name, stays in (
-        (f".map.{dead}.part.nii.gz", False),
-        (f".map.{os.getppid()}.part.nii.gz", True),
-        ("a.pt", True),
-    ):
-        file = tmp_path / "deep" / name
-        file.write_bytes(np.zeros(3).tobytes())
-        lock_folder(tmp_path / "other")
-        assert file.exists()
-        (tmp_path / ".run.lock").unlink(missing_ok=True)
-        lock_folder(tmp_path)
-        assert file.exists() == stays
+    files = {f".a.{dead}.part.nii.gz": False, f".a.{os.getppid()}.part.nii.gz": True, "a.pt": True}
+    for name in files:
+        (tmp_path / "deep" / name).write_bytes(np.zeros(3).tobytes())
+    lock_folder(tmp_path / "other")
+    assert all((tmp_path / "deep" / name).exists() for name in files)
+    lock_folder(tmp_path)
+    assert {name: (tmp_path / "deep" / name).exists() for name in files} == files
 
 
 @pytest.fixture(scope="module")

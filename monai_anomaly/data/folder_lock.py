@@ -12,27 +12,42 @@ try:
 except ImportError:  # Windows: no lock
     fcntl = None  # type: ignore[assignment]
 
-_NAME = ".run.lock"
+_NAME = "run.lock"
 _PART = re.compile(r"^\..*\.(\d+)\.part(\.[\w.]+)?$")  # as `write_atomically` names them
-_held: dict[tuple[int, int], IO[str]] = {}
+_held: dict[Path, IO[str]] = {}
 
 
-def lock_folder(folder: str | Path) -> None:
+def _let_go() -> None:
+    """In a child: its copies would keep the folders after the parent's end."""
+    for file in _held.values():
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def lock_folder(folder: str | Path, part: str = "") -> None:
     """Keep a folder for this process until it ends, however it ends, and remove the halves of files of killed runs.
 
-    A second call of the same process does nothing. Where the file system knows no locks there is none.
+    A second call of the same process does nothing, nor one for a folder below. Where the file system knows no locks
+    there is none.
+
+    Args:
+        folder: made where it is missing.
+        part: of the folder's files that the run writes, where several may be written at once.
 
     Raises:
         RuntimeError: another process has it.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    lock = path.resolve() / f".{part}{_NAME}"
+    if any(held == lock or held.parent in lock.parent.parents for held in _held):
+        return
     if fcntl is not None:
-        file = (path / _NAME).open("a+", encoding="ascii")
-        status = os.fstat(file.fileno())
-        if (status.st_dev, status.st_ino) in _held:
-            file.close()
-            return
+        file = lock.open("a+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -47,8 +62,8 @@ def lock_folder(folder: str | Path) -> None:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        _held[status.st_dev, status.st_ino] = file
-    _sweep(path)
+        _held[lock] = file
+        _sweep(path)
 
 
 def _sweep(path: Path) -> None:
@@ -63,8 +78,8 @@ def _sweep(path: Path) -> None:
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
-    return process != os.getpid()
+    return True

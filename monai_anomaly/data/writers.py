@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,12 @@ from typing import Any
 from monai.data import NibabelWriter, PILWriter
 
 from monai_anomaly.data.suffixes import suffix_of
+
+_REFUSALS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")
+    if hasattr(errno, name)
+}
 
 
 def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
@@ -48,7 +55,7 @@ def write_atomically(file: str | Path, write: Callable[[Path], Any]) -> Path:
 def _refusal(error: BaseException | None) -> str | None:
     """Return what the system said where it refused to write; libraries turn that into errors of their own."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error.strerror or str(error)
         if any(word in str(error) for word in ("iostream", "PytorchStreamWriter", "unexpected pos")):
             return "the system refused it"

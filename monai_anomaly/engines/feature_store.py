@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -108,20 +109,25 @@ class FeatureStore:
             "block_batches": self._block_batches,
         }
 
-    def load_state_dict(self, state: dict[str, Any], parts: list[Tensor]) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], parts: Iterable[Tensor], device: torch.device | str = "cpu"
+    ) -> None:
         """Go on from a state and the vectors that had stayed, in their order."""
         self.num_done, self.num_seen = state["num_done"], state["num_seen"]
         self._total, self._share, self._block_batches = state["total"], state["share"], state["block_batches"]
-        if parts:
-            self._rows = parts[0].new_empty(state["capacity"], parts[0].shape[1])
-            for part in parts:
-                self._append(part)
+        for part in parts:
+            if self._rows is None:
+                self._rows = torch.empty(state["capacity"], part.shape[1], device=device)
+            self._append(part)
 
     def _append(self, vectors: Tensor) -> None:
         if self._rows is None:
             raise AttributeError
-        stop = min(self._num_rows + len(vectors), len(self._rows))
-        self._rows[self._num_rows : stop] = vectors[: stop - self._num_rows]
+        stop = self._num_rows + len(vectors)
+        if stop > len(self._rows):
+            msg = f"A batch gives more vectors than the first one did, and {len(self._rows)} have room: resize images."
+            raise RuntimeError(msg)
+        self._rows[self._num_rows : stop] = vectors
         self._num_rows = stop
 
     def _plan(self, batch_rows: int, vectors: Tensor) -> None:

@@ -82,7 +82,9 @@ class Judge:
                 drawn += 1
                 case = self._case(item, next(iter(maps.values())), 0.0)
                 save_side_by_side(root / name / f"{Path(record[CASE]).name}.png", case, maps)
-        return self._table(evaluations, {title: costs for title, (_, costs) in detectors.items()}, root, name)
+        counts = {title: sum(map(len, found.values())) for title, found in scores.items()}  # also of cases not shared
+        costs = {title: {**costs, "images": counts[title]} for title, (_, costs) in detectors.items()}
+        return self._table(evaluations, costs, root, name)
 
     def _case(self, item: Mapping[str, Any], anomaly_map: Tensor, score: Any) -> Case:
         image = convert_to_tensor(item["image"]).float()
@@ -128,7 +130,7 @@ def _row(data: str, method: str, pixels: Row, images: Row, costs: Mapping[str, f
         "kind": "detector" if costs else "trivial",
         **{key: images.get(key, nothing) for key in ("image_auroc", "ci_low", "ci_high")},
         **{key: pixels[key] for key in ("pixel_auroc", "pixel_aupr", "best_dice")},
-        "seconds_per_image": costs.get("map_seconds", nothing) / count,
+        "seconds_per_image": costs.get("map_seconds", nothing) / costs.get("images", 1),
         **{key: costs.get(key, nothing) for key in ("train_seconds", "parameters", "train_gb", "map_gb")},
         "images": count,
     }

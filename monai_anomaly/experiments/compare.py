@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -164,6 +162,9 @@ class _Job:
             if cost.is_file():
                 continue
             overrides = {**self.overrides(stage), **places}
+            begun = self.folder / f"{stage}.begun"
+            resumed = begun.is_file()
+            write_atomically(begun, lambda path: path.write_text("", encoding="utf-8"))
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 try:
                     measured = pool.submit(_measured, files, overrides).result()
@@ -171,13 +172,15 @@ class _Job:
                     return root_cause(error)
             if "failure" in measured:
                 return str(measured["failure"])
+            if resumed:  # nobody knows how long the first part took
+                measured["seconds"] = float("nan")
             text = json.dumps(measured, indent=4) + "\n"
             write_atomically(cost, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
         return None
 
     def is_done(self) -> bool:
         """Whether there are maps."""
-        return (self.maps / "scores.csv").is_file()
+        return (self.folder / "maps.json").is_file()
 
     def costs(self) -> dict[str, float]:
         """Return seconds, parameters and peak memory."""
@@ -269,6 +272,12 @@ def _measured(files: list[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
             network = workflow.parser.get_parsed_content("network_def")
     except Exception as error:  # noqa: BLE001 - goes to the table
         return {"failure": root_cause(error)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     count = sum(parameter.numel() for parameter in network.parameters())
-    return {"seconds": seconds, "peak_bytes": peak, "parameters": count}
+    return {"seconds": seconds, "peak_bytes": _peak_bytes(), "parameters": count}
+
+
+def _peak_bytes() -> float:
+    """Return this process's peak memory, NaN where nobody tells; ``ru_maxrss`` would have the parent's in it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("VmHWM")), float("nan"))

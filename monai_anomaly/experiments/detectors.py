@@ -53,7 +53,7 @@ def _guide(title: str, name: str, **small: Any) -> Detector:
         (stage, "anomaly_maps"),
         f"{name}.pt",
         maps_dir=True,
-        small={"": shared, stage: small},
+        small={"": {**shared, **small}},
     )
 
 

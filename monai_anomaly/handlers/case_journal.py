@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from monai_anomaly import __version__
-from monai_anomaly.checks import check_option
+from monai_anomaly.checks import check_option, file_digest
 from monai_anomaly.data.cases import CaseDataset
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.keys import CASE
@@ -57,7 +56,7 @@ class CaseJournal:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self.settings |= {"weights": "none" if self.weights is None else _digest(Path(self.weights))}
+        self.settings |= {"weights": file_digest(self.weights)}
         before = self._read() if self.resume else {}
         known = {record[CASE] for record in self.dataset.data}
         same = before.get("settings") == self.settings and not before.get("over")
@@ -66,8 +65,8 @@ class CaseJournal:
             logger.info("%d of %d cases are done already", len(self.done), len(known))
         self.dataset.done = frozenset(self.done)
         engine.done_cases = self.dataset.done
-        self._write(over=False)
         write_atomically(self._list, lambda path: path.write_text(_joined(self.done), encoding="utf-8"))
+        self._write(over=False)  # after the list: old cases are never beside new settings
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)  # now, so that it comes after the tables
 
     def _add(self, engine: Engine) -> None:
@@ -101,8 +100,3 @@ class CaseJournal:
 
 def _joined(cases: list[str]) -> str:
     return "".join(json.dumps(case) + "\n" for case in cases)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 class FitCheckpoint:
     """Keep the features collected so far in a folder until the fit is over, and go on from them when it starts again.
 
-    Takes as much of the disk as the features take of memory. Attach it after `FittedCheckpoint`.
+    Takes as much of the disk as the features take of memory; where the disk refuses, the fit goes on without. Attach it
+    after `FittedCheckpoint`.
 
     Args:
         folder: made, and removed when the fit is over.
@@ -42,6 +43,7 @@ class FitCheckpoint:
         self.folder, self.dataset, self.resume = Path(folder), dataset, resume
         self.settings = {name: str(value) for name, value in settings.items()}
         self._num_parts = self._num_rows = 0
+        self._refused = False
         if resume is True and not self._state.is_file():
             msg = f"{str(self._state)!r} does not exist; there is no fit to resume: start it without --resume."
             raise FileNotFoundError(msg)
@@ -70,8 +72,8 @@ class FitCheckpoint:
             msg = f"{self.folder} is of another fit: {listed}. {remedy}"
             raise ValueError(msg)
         files = [self._part(index) for index in range(state["parts"])]
-        parts = [torch.load(file, map_location=engine.state.device, weights_only=True) for file in files]
-        engine.store.load_state_dict(state["store"], parts)
+        parts = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+        engine.store.load_state_dict(state["store"], parts, engine.state.device)
         engine.failures[:] = [(case, reason) for case, reason in state["failures"]]
         self._num_parts, self._num_rows = state["parts"], len(engine.store.rows)
         self.dataset.first = engine.store.num_done
@@ -86,8 +88,17 @@ class FitCheckpoint:
     def __call__(self, engine: Any) -> None:
         """Save what a block of images left."""
         store = engine.store
-        if not store.at_block_end or store.num_done <= self.dataset.first:
+        if self._refused or not store.at_block_end or not store.num_seen or store.num_done <= self.dataset.first:
             return
+        try:
+            self._save(engine)
+        except OSError as error:
+            self._refused = True
+            self._remove()
+            logger.warning("the fit goes on, but could not go on after an interruption: %s", error)
+
+    def _save(self, engine: Any) -> None:
+        store = engine.store
         new = store.rows[self._num_rows :].cpu().clone()
         write_atomically(self._part(self._num_parts), lambda path: torch.save(new, path))
         self._num_parts, self._num_rows = self._num_parts + 1, len(store.rows)

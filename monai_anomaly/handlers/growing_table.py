@@ -28,9 +28,10 @@ class GrowingTable:
             return
         with self.file.open(newline="", encoding="utf-8") as handle:
             rows = [row for row in csv.DictReader(handle) if row.get("case") in done and None not in row.values()]
-        self.file.unlink()
         if rows:
             write_atomically(self.file, lambda path: _append(path, rows, header=True))
+        else:
+            self.file.unlink()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows; all have the same columns."""

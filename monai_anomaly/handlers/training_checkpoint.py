@@ -64,8 +64,7 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
-        if self.resume:
-            engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.STARTED, self._load if self.resume else self._forget)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -78,6 +77,10 @@ class TrainingCheckpoint:
         progress |= {"settings": self.settings, "max_epochs": engine.state.max_epochs}
         state = {name: value.state_dict() for name, value in self.objects.items()}
         write_atomically(self.file, lambda path: torch.save({"progress": progress, "objects": state}, path))
+
+    def _forget(self) -> None:
+        """Leave nothing of an earlier training that could be taken for this one's."""
+        self.file.unlink(missing_ok=True)
 
     def _seed(self, engine: Engine) -> None:
         seed = self.seed + engine.state.epoch

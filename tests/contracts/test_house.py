@@ -175,3 +175,33 @@ def test_readme_commands_exist():
     assert all(f"\n{target}:" in make for target in named)
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / link).exists() or (ROOT / f"{link}.md").exists(), link
+
+
+NOT_REMEMBERED = {  # places, speed, and what a training may be gone on with to a longer end
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_path", "ckpt_dir", "maps_dir", "cache_dir", "folds_file"),
+    *("labels_dir", "labels_file", "num_workers", "cache_gb", "save_interval", "resume", "amp", "num_figures"),
+    *("max_epochs", "gan_epochs", "encoder_epochs", "swa_start", "swa_learning_rate", "section", "method", "guide"),
+    *("map_settings", "healthy_name", "num_histogram_images", "num_references", "dice_by", "opening_size", "closing"),
+    *("sw_batch_size", "map_ext", "map_writer", "label_ext", "label_writer", "invert_maps", "slice_axis", "seed"),
+}
+
+
+def test_what_results_depend_on_is_remembered_where_runs_go_on():
+    """Every plain knob of a config is among the settings that an interrupted run is compared by."""
+    checked = 0
+    for file in sorted(file for bundle in list_bundles() for file in bundle.glob("configs/*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        if not any(name in text for name in ("TrainingCheckpoint", "FitCheckpoint", "CaseJournal")):
+            continue
+        blocks = re.findall(r"^( +)settings:\n((?:\1  .*\n)+)", text, flags=re.MULTILINE)
+        assert blocks, file
+        for knob, value in yaml.safe_load(text).items():
+            expression = isinstance(value, str) and value[:1] in ("$", "@")
+            if isinstance(value, dict) or expression or knob in {*NOT_REMEMBERED, "imports", "initialize", "run"}:
+                continue
+            if knob == "handlers":
+                continue
+            for _, block in blocks:
+                assert re.search(rf"@{knob}\b", block), f"{file}: {knob} is not among the settings"
+                checked += 1
+    assert checked > 200

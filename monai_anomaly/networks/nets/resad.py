@@ -74,6 +74,9 @@ class ReSAD(nn.Module):
         self.backbone = backbone
         self.in_channels = in_channels
         self.reweight_neighbors = reweight_neighbors
+        self._told = f"{backbone}, levels={list(levels)}, pooling_size={pooling_size}, radius={radius}, "
+        self._told += f"attention={attention}, temperature={temperature}, smoothing_sigma={smoothing_sigma}, "
+        self._told += f"reweight_neighbors={reweight_neighbors}"
         self.feature_extractor = MultiLevelFeatures(ResNet2d(backbone, in_channels), levels, pooling_size)
         self.feature_extractor.requires_grad_(False)
         self.combination = RegionSpatialCombination(radius, attention, temperature)
@@ -82,6 +85,10 @@ class ReSAD(nn.Module):
         self.calibration = HealthyCalibration()
         self.register_buffer("_provenance", torch.zeros(_PROVENANCE_BYTES, dtype=torch.uint8))
         self._provenance: Tensor
+
+    def extra_repr(self) -> str:
+        """Tell the options that no part of the network shows."""
+        return self._told
 
     def train(self, mode: bool = True) -> ReSAD:
         """Set the mode; the feature extractor stays in evaluation mode: its batch statistics are weights."""
