@@ -92,11 +92,20 @@ def test_everything_stays_where_it_fits_in_order() -> None:
     assert store.bank_rows == 40
 
 
+def test_a_batch_larger_than_the_first_is_not_cut() -> None:
+    store = FeatureStore(2, 0.5)
+    store.add(torch.rand(3, 4))
+    with pytest.raises(RuntimeError, match="A batch gives more vectors than the first one did, and 6 have room"):
+        store.add(torch.rand(9, 4))
+
+
 class StopError(Exception):
     """An interruption."""
 
 
 class Items(torch.utils.data.Dataset):
+    broken = 1
+
     def __init__(self, count: int, stop: int | None = None) -> None:
         self.count, self.stop, self.read = count, stop, 0
 
@@ -107,7 +116,7 @@ class Items(torch.utils.data.Dataset):
         if index == self.stop:
             raise StopError
         self.read += 1
-        if index == 1:
+        if index == self.broken:
             return {"case": "broken", "failure": "cannot be read"}
         image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(index))
         return {"image": image, "case": [f"case{index}"]}
@@ -143,6 +152,28 @@ class TestGoingOn:
         assert torch.equal(rows, whole)
         assert others == failures == [("broken", "cannot be read")]
         assert not (tmp_path / "cut" / "features").exists()
+
+    def test_a_first_image_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Items, "broken", 0)
+        whole, _ = self.fit(tmp_path / "whole")
+        for stop in (1, 6):
+            with pytest.raises(StopError):
+                self.fit(tmp_path / "cut", stop)
+        rows, failures = self.fit(tmp_path / "cut")
+        assert torch.equal(rows, whole)
+        assert failures == [("broken", "cannot be read")]
+
+    def test_a_disk_that_refuses_does_not_end_the_fit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        whole, _ = self.fit(tmp_path / "whole")
+        monkeypatch.setattr("monai_anomaly.handlers.fit_checkpoint.write_atomically", refuse)
+        rows, _ = self.fit(tmp_path / "full")
+        assert torch.equal(rows, whole)
+        assert "the fit goes on, but could not go on after an interruption" in caplog.text
 
     def test_another_fit_is_not_gone_on_with(self, tmp_path: Path) -> None:
         with pytest.raises(StopError):

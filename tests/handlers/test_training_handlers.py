@@ -97,6 +97,14 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_training_started_anew_leaves_nothing_of_the_one_before(tmp_path):
+    make(tmp_path, []).run()
+    again = make(tmp_path, [], resume=False)
+    again.add_event_handler(Events.EPOCH_STARTED, lambda engine: engine.interrupt())
+    again.run()
+    assert not TrainingCheckpoint(tmp_path / "c.pt", {}, "auto").resume
+
+
 def test_what_is_over_starts_anew(tmp_path):
     final, file = tmp_path / "model.pt", tmp_path / "c.pt"
     assert not TrainingCheckpoint(file, {}, "auto", final).resume
