@@ -21,7 +21,7 @@ from monai_anomaly.data.phantoms import write_phantoms
 from monai_anomaly.networks import OnnxNetwork, export_onnx
 from monai_anomaly.networks.nets import ReSynthDetect
 
-CHANNELS, SIZE, CASES = (16, 32, 64, 128, 128), (192, 192), 5
+CHANNELS, SIZE, CASES = (16, 32, 64, 128, 128), (192, 192), 4
 
 
 def infer(data: Path, weights: Path, out: Path, *more: str) -> None:
@@ -42,13 +42,14 @@ def main() -> None:
     torch.set_num_threads(measure.NUM_THREADS)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        data = write_phantoms("oct", root / "data", 1, CASES, shape=(384, 320, 25))
+        data = write_phantoms("oct", root / "data", 1, CASES, shape=(512, 496, 25))
         network = ReSynthDetect(1, CHANNELS).eval()
         network.calibration.fit(torch.linspace(0, 1, 11))
         torch.save(network.state_dict(), root / "model.pt")
         times = measure.fastest(
             {
                 "beside": lambda: infer(data, root / "model.pt", root / "beside"),
+                "ahead": lambda: infer(data, root / "model.pt", root / "ahead", "--num_workers", "1"),
                 "after": lambda: serially(data, root / "model.pt", root / "after"),
             },
             3,
@@ -61,10 +62,14 @@ def main() -> None:
         with torch.inference_mode():
             speeds = measure.fastest({"torch": lambda: network(image), "onnx": lambda: loaded(image)}, 20)
     measure.table(
-        f"{CASES} volumes of 384 x 320 x 25, ReSynthDetect at {SIZE[0]} x {SIZE[1]}, file to file",
+        f"{CASES} volumes of 512 x 496 x 25, ReSynthDetect at {SIZE[0]} x {SIZE[1]}, file to file",
         [
             ("files after each case", f"{times['after']:.1f} s"),
             ("files beside the next case", f"{times['beside']:.1f} s, {times['after'] / times['beside']:.2f}x"),
+            (
+                "and the next one read by a worker (--num_workers 1)",
+                f"{times['ahead']:.1f} s, {times['after'] / times['ahead']:.2f}x",
+            ),
             ("a slice, torch", f"{1000 * speeds['torch']:.1f} ms"),
             ("a slice, onnxruntime", f"{1000 * speeds['onnx']:.1f} ms, {speeds['torch'] / speeds['onnx']:.2f}x"),
         ],
