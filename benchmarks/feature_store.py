@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import measure
 import torch
@@ -13,9 +14,10 @@ from monai_anomaly.engines import FeatureStore
 from monai_anomaly.networks.blocks import MemoryBank
 
 ROWS, WIDTH, CLUSTERS = 98 * 98, 1536, 4000
+BLOCK_GB = 0.46  # a block of images beside its copy and projections
 
 
-def fit(images: int, memory_gb: float | None, queue: multiprocessing.Queue) -> None:
+def fit(images: int, memory_gb: float) -> tuple[int, int, int, float, float, float]:
     torch.set_num_threads(measure.NUM_THREADS)
     generator = torch.Generator().manual_seed(0)
     centers = 4 * torch.randn(CLUSTERS, WIDTH, generator=generator)
@@ -29,7 +31,7 @@ def fit(images: int, memory_gb: float | None, queue: multiprocessing.Queue) -> N
     reduced, start, bank = spent, time.perf_counter(), MemoryBank()
     bank.fit(store.rows, num_rows=store.bank_rows, progress=True)
     spent += time.perf_counter() - start
-    queue.put((store.num_seen, len(store.rows), len(bank.rows), reduced, spent, measure.high_water() / 2**20))
+    return store.num_seen, len(store.rows), len(bank.rows), reduced, spent, measure.high_water() / 2**20
 
 
 def main() -> None:
@@ -40,14 +42,12 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rate = measure.product_rate()
     for images in (options.images // 4, options.images // 2, options.images):
-        queue = context.Queue()
-        process = context.Process(target=fit, args=(images, options.memory_gb * images / options.images, queue))
-        process.start()
-        seen, stayed, bank, reduced, spent, peak = queue.get()
-        process.join()
+        memory = (options.memory_gb - BLOCK_GB) * images / options.images + BLOCK_GB
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            seen, stayed, bank, reduced, spent, peak = pool.submit(fit, images, memory).result()
         products = 2 * 347 * stayed * bank / 1e9
         measure.table(
-            f"{seen:,} vectors of {WIDTH}, memory_gb {options.memory_gb * images / options.images:.2f}",
+            f"{seen:,} vectors of {WIDTH}, memory_gb {memory:.2f}",
             [
                 ("all of them would take", f"{seen * WIDTH * 4e-9:.1f} GB"),
                 ("stayed, bank", f"{stayed:,}, {bank:,}"),
