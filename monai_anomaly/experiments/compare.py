@@ -23,6 +23,7 @@ from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.detectors import Judge, write_detectors
 from monai_anomaly.experiments.detectors import DETECTORS, MODALITIES, Detector
 from monai_anomaly.experiments.runs import quiet_runs, same_as_before
+from monai_anomaly.handlers import CasesFailedError
 from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def run_compare(
         if reason is not None:
             failures.append((f"{job.detector.title} on {job.modality}", reason))
             logger.warning("%s failed: %s", *failures[-1])
+        failures += [(f"{job.detector.title} on {job.modality}, some cases", one) for one in job.failed_cases()]
     for modality in modalities:
         done = [job for job in jobs if job.modality == modality and job.is_done()]
         if done:
@@ -182,6 +184,12 @@ class _Job:
         """Whether there are maps."""
         return (self.folder / "maps.json").is_file()
 
+    def failed_cases(self) -> list[str]:
+        """Return what the runs that came to their end said of cases that failed."""
+        files = [self.folder / f"{stage}.json" for stage, *_ in self.stages()]
+        told = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+        return [one["failed_cases"] for one in told if one.get("failed_cases")]
+
     def costs(self) -> dict[str, float]:
         """Return seconds, parameters and peak memory."""
         costs = {}
@@ -265,15 +273,27 @@ def _measured(files: list[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
             own = {key: value for key, value in overrides.items() if key in known}
             workflow = StrictConfigWorkflow(files, override=own, workflow_type=None, logging_file=False)
             workflow.initialize()
-            start = time.perf_counter()
-            workflow.run()
+            start, failed_cases = time.perf_counter(), None
+            try:
+                workflow.run()
+            except Exception as error:
+                if not _some_cases_failed(error):
+                    raise
+                failed_cases = root_cause(error)  # the others are done
             seconds = time.perf_counter() - start
             workflow.finalize()
             network = workflow.parser.get_parsed_content("network_def")
     except Exception as error:  # noqa: BLE001 - goes to the table
         return {"failure": root_cause(error)}
     count = sum(parameter.numel() for parameter in network.parameters())
-    return {"seconds": seconds, "peak_bytes": _peak_bytes(), "parameters": count}
+    costs = {"seconds": seconds, "peak_bytes": _peak_bytes(), "parameters": count}
+    return {**costs, "failed_cases": failed_cases}
+
+
+def _some_cases_failed(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, CasesFailedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _peak_bytes() -> float:

@@ -6,7 +6,7 @@ from .class_counts import ClassCounts
 from .classification_report import ClassificationReport
 from .cut_progress import CutProgress
 from .evaluation_report import EvaluationReport
-from .failure_report import FailureReport
+from .failure_report import CasesFailedError, FailureReport
 from .fit_checkpoint import FitCheckpoint
 from .fitted_checkpoint import FittedCheckpoint
 from .keep_references import KeepReferences
@@ -26,6 +26,7 @@ from .weight_averaging import WeightAveraging
 __all__ = [
     "CalibrateOnHealthy",
     "CaseJournal",
+    "CasesFailedError",
     "ClassCounts",
     "ClassificationReport",
     "CutProgress",

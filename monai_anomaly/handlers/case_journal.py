@@ -67,7 +67,8 @@ class CaseJournal:
         engine.done_cases = self.dataset.done
         write_atomically(self._list, lambda path: path.write_text(_joined(self.done), encoding="utf-8"))
         self._write(over=False)  # after the list: old cases are never beside new settings
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)  # now, so that it comes after the tables
+        if not engine.has_event_handler(self._add):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)  # now, so that it comes after the tables
 
     def _add(self, engine: Engine) -> None:
         with self._list.open("a", encoding="utf-8") as file:

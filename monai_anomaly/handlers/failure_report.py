@@ -12,6 +12,10 @@ from ignite.engine import Engine, Events
 from monai_anomaly.data.writers import write_atomically
 
 
+class CasesFailedError(RuntimeError):
+    """A run did all it could, but for some cases."""
+
+
 class FailureReport:
     """Write ``failures.csv`` when a run is over and stop with an error where any case failed.
 
@@ -24,7 +28,7 @@ class FailureReport:
         besides: what have ``failures`` beside these, and a length without them.
 
     Raises:
-        RuntimeError: at the end of the run, if a case failed.
+        CasesFailedError: at the end of the run, if a case failed.
     """
 
     def __init__(
@@ -58,4 +62,4 @@ class FailureReport:
         total += sum(len(source) + len(source.failures) for source in self.besides)
         counts = f"{len(failures)} of {total} cases failed, the others are done"
         msg = f"{counts}: {shown.rstrip('.')}{more}. All reasons: {self.file}"
-        raise RuntimeError(msg)
+        raise CasesFailedError(msg)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from monai_anomaly.__main__ import main
+from monai_anomaly.data.phantoms import write_phantoms
 from monai_anomaly.experiments import run_compare
 from monai_anomaly.experiments.detectors import DETECTORS, MODALITIES
 from monai_anomaly.workflows import config_files, find_bundle
@@ -59,6 +61,17 @@ class TestTable:
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert "- Failed: PatchCore on fundus:" in text
         assert "| ReSAD |" in text
+
+    def test_one_bad_case_does_not_take_the_others(self, fundus_dir: Path, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(fundus_dir, data)
+        images = write_phantoms("fundus", tmp_path / "more", 1, 2, shape=(96, 128), seed=7) / "test" / "images"
+        (data / "test" / "images" / "broken.jpg").write_bytes(next(images.iterdir()).read_bytes()[:200])
+        with pytest.raises(RuntimeError, match="ReSAD on fundus, some cases: .*broken"):
+            run_compare(tmp_path / "out", data, ["fundus"], ["resad"], configs=["smoke"], small=True)
+        text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+        assert "| ReSAD |" in text
+        assert "- Failed: ReSAD on fundus, some cases:" in text
 
 
 class TestRecipes:
