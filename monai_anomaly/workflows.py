@@ -16,6 +16,7 @@ import torch
 import yaml
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
 from monai_anomaly.data.folder_lock import lock_folder
 from monai_anomaly.data.writers import write_atomically
@@ -97,14 +98,18 @@ def guard(dataset_dir: Any, output_dir: Any, ckpt_path: Any = None, part: str = 
     Raises:
         FileNotFoundError: no data folder, or no weights.
         PermissionError: the output folder is not writable.
-        RuntimeError: another run writes to the output folder.
+        RuntimeError: another run writes to the output folder, or several processes each would do the whole work.
         TypeError: a path is a number.
     """
     if dataset_dir is None:
         msg = "dataset_dir is not given; pass the folder that holds the data (--dataset_dir DIR)."
         raise FileNotFoundError(msg)
     check_directory("dataset_dir", dataset_dir)
-    lock_folder(check_writable("output_dir", output_dir), part)
+    ranks.check_joined()
+    folder = check_writable("output_dir", output_dir)
+    if ranks.is_first():
+        lock_folder(folder, part)
+    ranks.wait()
     if ckpt_path is not None:
         check_file(
             "ckpt_path", ckpt_path, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE)."

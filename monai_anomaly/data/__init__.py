@@ -12,6 +12,7 @@ from .oct_readers import DicomOCTReader, SpectralisReader, TopconReader
 from .pseudo_labels import with_pseudo_labels
 from .readers import BScanFolderReader, ImageFileReader, MatVolumeReader
 from .registration_pairs import RegistrationPairs
+from .shared_batches import SharedBatchesLoader
 from .skip_items import SkipItems
 from .slices import SliceDataset
 from .specs import detect_spec, list_specs, load_spec
@@ -31,6 +32,7 @@ __all__ = [
     "ImageFileReader",
     "MatVolumeReader",
     "RegistrationPairs",
+    "SharedBatchesLoader",
     "SkipItems",
     "SliceDataset",
     "SpectralisReader",

@@ -9,6 +9,7 @@ from typing import Any
 from monai.data import list_data_collate
 from torch.utils.data import Dataset
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import root_cause
 from monai_anomaly.keys import CASE, DONE, FAILURE
 
@@ -23,10 +24,19 @@ class CaseDataset(Dataset):
     Args:
         data: records, each with "case".
         transform: a MONAI transform of dictionaries.
+        shared: among the processes of a run, each of which has a run of neighbors.
+
+    Raises:
+        ValueError: fewer records than processes that share them.
     """
 
-    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any]) -> None:
-        self.data = list(data)
+    def __init__(
+        self, data: Sequence[Mapping[str, Any]], transform: Callable[[Any], Any], shared: bool = False
+    ) -> None:
+        self.data = list(ranks.part(data) if shared else data)
+        if shared and len(data) < ranks.count():
+            msg = f"{len(data)} cases for {ranks.count()} processes; start fewer (--nproc_per_node)."
+            raise ValueError(msg)
         self.transform = transform
         self.done: frozenset[str] = frozenset()
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_range
+from monai_anomaly.data.shared_batches import set_epoch
 from monai_anomaly.engines.selective_cut_schedule import CutReadings, CutStep, cut_readings, cut_schedule
 from monai_anomaly.losses import CutDiscriminatorLoss, CutReconstructionLoss, DisjointnessLoss, FenceLoss
 from monai_anomaly.metrics.score_distribution import ScoreDistribution
@@ -134,11 +136,13 @@ class SelectiveCutTrainer(Trainer):
 
     def _start_epoch(self, engine: Engine) -> None:
         torch.manual_seed(self.seed * 1_000_003 + engine.state.epoch)
+        set_epoch(self.data_loader, engine.state.epoch)
         engine.set_data(self.data_loader)  # a new iterator, drawn from this epoch's seed
         self.epoch_losses, self.histogram = {}, None
         step = self.step
         if step.module == "D" and step.number == 1 and self.readings.reinit_discriminator:
             self.discriminator.reset_parameters()
+            ranks.copy_from_first(self.discriminator)
             self.d_optimizer.state.clear()
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Tensor]) -> dict[str, float]:
@@ -208,6 +212,7 @@ class SelectiveCutTrainer(Trainer):
             self.epoch_losses.setdefault(name, []).append(value)
 
     def _end_epoch(self, engine: Engine) -> None:
+        self.epoch_losses = {name: [ranks.mean(float(np.mean(one)))] for name, one in self.epoch_losses.items()}
         means = ", ".join(f"{name} {np.mean(values):.4f}" for name, values in self.epoch_losses.items())
         logger.info("%s: %s", self.step, means)
         if not self.step.ends_cycle:
@@ -239,6 +244,7 @@ class SelectiveCutTrainer(Trainer):
             counts += torch.histc(anomaly_map[gray > 0].float().cpu(), _NUM_BINS, 0, 1).numpy()
             if not len(examples):
                 examples = torch.cat((gray, *cuts), 1)[:4].float().cpu()
+        counts = np.sum(ranks.gathered(counts), axis=0)
         try:
             threshold, num_peaks = peak_of_histogram(counts, 0.0, 1.0)
         except ValueError as error:
@@ -260,7 +266,7 @@ class SelectiveCutTrainer(Trainer):
         for images, cuts in self._maps("reference"):
             anomaly_map = self.network.map_of(cuts[2])
             values.add(anomaly_map[images.mean(1, keepdim=True) > 0].float().cpu().numpy())
-        self.network.calibration.fit_distribution(*values.entries())
+        self.network.calibration.fit_distribution(*ranks.merged(values).entries())
         logger.info("threshold %.4f of the map, from %d peaks", histogram.threshold, histogram.num_peaks)
 
 

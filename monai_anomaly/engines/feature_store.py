@@ -32,6 +32,8 @@ class FeatureStore:
         eps: of the random projection, see `MemoryBank.fit`.
         seed: of the projection and of each block's first pick.
         block_rows: vectors of a block, about.
+        of_batches: of all processes that share the fit, where there are others; memory, bank and projection are those
+            of one process that has them all, in which they come together in the end.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class FeatureStore:
         eps: float | None = 0.9,
         seed: int = 0,
         block_rows: int = 32_768,
+        of_batches: int | None = None,
     ) -> None:
+        self.of_batches = num_batches if of_batches is None else of_batches
         self.num_batches, self.bank_fraction, self.memory_gb = num_batches, bank_fraction, memory_gb
         self.eps, self.seed, self.block_rows = eps, seed, block_rows
         self.num_done = 0
@@ -69,7 +73,11 @@ class FeatureStore:
     @property
     def bank_rows(self) -> int:
         """Vectors the bank will have of those seen so far."""
-        return max(1, int(self.num_seen * self.bank_fraction))
+        return self.bank_rows_of(self.num_seen)
+
+    def bank_rows_of(self, num_vectors: int) -> int:
+        """Return how many vectors a bank of so many will have."""
+        return max(1, int(num_vectors * self.bank_fraction))
 
     def add(self, vectors: Tensor | None) -> None:
         """Take a batch's vectors, (N, C), or None for a batch that failed.
@@ -132,14 +140,15 @@ class FeatureStore:
 
     def _plan(self, batch_rows: int, vectors: Tensor) -> None:
         """Share the memory out, knowing the first batch."""
-        self._total = total = batch_rows * self.num_batches
+        self._total = total = batch_rows * self.of_batches
         width = vectors.shape[1]
         self._block_batches = max(1, min(self.block_rows // batch_rows, self.num_batches))
         capacity = total
         if self.memory_gb is not None:
             capacity = min(total, self._capacity(total, batch_rows, width))
         self._share = min(1.0, capacity / total)
-        self._rows = torch.empty(capacity, width, device=vectors.device)
+        room = min(capacity, -(-capacity * self.num_batches // self.of_batches))
+        self._rows = torch.empty(room, width, device=vectors.device)
         kept = "" if self._share == 1 else f" of {total}, blocks of {self._block_batches} batches reduced"
         logger.info("features: %d vectors of %d, %.2f GB%s", capacity, width, capacity * width * 4e-9, kept)
 

@@ -13,6 +13,7 @@ from monai.utils import CommonKeys
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from monai_anomaly import ranks
 from monai_anomaly.losses import GANomalyLoss, discriminator_loss
 from monai_anomaly.networks.nets import GANomaly
 
@@ -74,7 +75,8 @@ class GANomalyTrainer(Trainer):
         self.d_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(d_loss)
         self.d_optimizer.step()
-        if float(d_loss.detach()) < _COLLAPSED:
+        if ranks.mean(float(d_loss.detach())) < _COLLAPSED:
             logger.info("the discriminator's loss is %.1e: it starts anew", float(d_loss.detach()))
             discriminator.reset_parameters()
+            ranks.copy_from_first(discriminator)
         return {CommonKeys.IMAGE: images, CommonKeys.LOSS: float(loss.detach()), "d_loss": float(d_loss.detach())}

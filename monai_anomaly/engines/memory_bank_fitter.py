@@ -13,6 +13,7 @@ from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_range, root_cause
 from monai_anomaly.engines.feature_store import FeatureStore
 from monai_anomaly.keys import CASE, DONE, FAILURE
@@ -28,6 +29,9 @@ class MemoryBankFitter(Trainer):
     (`HealthyCalibration`); afterwards both are in its ``state_dict``. Memory: 4 bytes per feature value, and a quarter
     more for the projection in which the coreset is picked. ``memory_gb`` bounds it by coresets of blocks of images
     (`FeatureStore`), ``max_rows`` by a random subset of each image's vectors.
+
+    Several processes share the images; what each one's store holds comes together in the first, which picks the bank:
+    of all vectors the bank of one process, of bounded stores a coreset of their coresets. All calibrate.
 
     Args:
         device: where the network runs; the features stay there.
@@ -83,7 +87,11 @@ class MemoryBankFitter(Trainer):
 
     def run(self) -> None:
         """Fit."""
-        self.store = FeatureStore(self.state.epoch_length, self.bank_fraction, self.memory_gb, self.eps, self.seed)
+        own = self.state.epoch_length
+        self._of_batches = sum(ranks.gathered(own))
+        self.store = FeatureStore(
+            own, self.bank_fraction, self.memory_gb, self.eps, self.seed, of_batches=self._of_batches
+        )
         super().run()
 
     def _start(self, engine: Engine) -> None:
@@ -118,7 +126,7 @@ class MemoryBankFitter(Trainer):
 
     def _thinned(self, vectors: Tensor, num_images: int) -> Tensor:
         """Return a random subset of an image's vectors, its share of ``max_rows``; all where there is no such bound."""
-        num_left = self.state.epoch_length * num_images
+        num_left = self._of_batches * num_images
         share = len(vectors) if self.max_rows is None else min(len(vectors), self.max_rows // num_left * num_images)
         if not share:
             msg = (
@@ -132,15 +140,21 @@ class MemoryBankFitter(Trainer):
 
     def _fit(self, engine: Engine) -> None:
         del engine
-        if not self.store.num_seen:
-            reasons = "; ".join(f"{case}: {reason}" for case, reason in self.failures[:5])
+        num_seen, failures = sum(ranks.gathered(self.store.num_seen)), ranks.joined(self.failures)
+        if not num_seen:
+            reasons = "; ".join(f"{case}: {reason}" for case, reason in failures[:5])
             msg = f"No image could be used to fit the memory bank: {reasons or 'the data loader is empty'}."
             raise RuntimeError(msg)
-        bank, rows = self.network.memory_bank, self.store.rows
-        count = min(self.store.bank_rows, len(rows))
-        bank.fit(rows, num_rows=count, eps=self.eps, seed=self.seed, progress=True)  # type: ignore[operator, union-attr]
-        logger.info("memory bank: %d of %d vectors", count, self.store.num_seen)
+        bank: Any = self.network.memory_bank
+        rows = ranks.rows_to_first(self.store.rows)
+        if ranks.is_first():
+            count = min(self.store.bank_rows_of(num_seen), len(rows))
+            bank.fit(rows, num_rows=count, eps=self.eps, seed=self.seed, progress=True)
+            logger.info("memory bank: %d of %d vectors", count, num_seen)
+        del rows
         self.store.forget()
+        if ranks.count() > 1:
+            bank.load_state_dict(ranks.from_first({name: value.cpu() for name, value in bank.state_dict().items()}))
         if self.calibration_data_loader is not None:
             self._calibrate(self.calibration_data_loader)
 
@@ -150,6 +164,7 @@ class MemoryBankFitter(Trainer):
             anomaly_map = self._try(batch, self.network)
             if anomaly_map is not None:
                 values.add(anomaly_map.flatten().cpu().numpy())
+        values = ranks.merged(values)
         scores, weights = values.entries()
         if not len(scores):
             msg = "No image could be used to calibrate the detector; see the failures above."

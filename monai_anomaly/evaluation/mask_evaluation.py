@@ -62,6 +62,11 @@ class MaskEvaluation:
             place = {"case": name} if self.by == "subject" else {"case": name, "slice": index}
             self.rows.append({**place, **{key: float(values[index]) for key, values in dice.items()}})
 
+    def merge(self, other: MaskEvaluation) -> None:
+        """Add the cases that another one has counted."""
+        self.rows += other.rows
+        self._counts += other._counts
+
     def table(self) -> list[dict[str, Any]]:
         """Return the rows of all subjects or slices, the trivial row's Dice among them."""
         marked, inside = (np.concatenate([counts[:, i] for counts in self._counts]) for i in (0, 1))

@@ -65,6 +65,12 @@ class SegmentationEvaluation:
             volumes = {"true_mm3": int(b.sum()) * voxel_volume_mm3, "predicted_mm3": int(a.sum()) * voxel_volume_mm3}
             self.volumes.append({"case": case, "class": name, "dice": dice, **volumes})
 
+    def merge(self, other: SegmentationEvaluation) -> None:
+        """Add the volumes that another one has compared."""
+        self.slices += other.slices
+        self.volumes += other.volumes
+        self.num_slices += other.num_slices
+
     def summary(self, seed: int = 0) -> list[Row]:
         """Return one row per class, and for the lesions together; what nothing is known of is NaN."""
         rows = [self._row(name, [name], seed) for name in self.classes]

@@ -1,5 +1,6 @@
 """What happens around a run: tables, pictures, reports, failures and checkpoints."""
 
+from .average_gradients import AverageGradients
 from .calibrate_on_healthy import CalibrateOnHealthy
 from .case_journal import CaseJournal
 from .class_counts import ClassCounts
@@ -24,6 +25,7 @@ from .volume_table import VolumeTable
 from .weight_averaging import WeightAveraging
 
 __all__ = [
+    "AverageGradients",
     "CalibrateOnHealthy",
     "CaseJournal",
     "CasesFailedError",

@@ -10,10 +10,11 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_anomaly import __version__
+from monai_anomaly import __version__, ranks
 from monai_anomaly.checks import check_option, file_digest
 from monai_anomaly.data.cases import CaseDataset
 from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.handlers.growing_table import files_of_all, remove_others
 from monai_anomaly.keys import CASE
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class CaseJournal:
 
     A run is the same where its weights and settings are; it starts anew where the last one did every case. Cases that
     failed are tried again. Attach it before the handlers that write tables: they keep the rows of `done_cases`.
+    Of several processes each keeps a list of its own cases; a next run, of however many, reads all.
 
     Args:
         output_dir: where the file goes.
@@ -61,12 +63,15 @@ class CaseJournal:
         known = {record[CASE] for record in self.dataset.data}
         same = before.get("settings") == self.settings and not before.get("over")
         self.done = [case for case in self._lines() if case in known] if same else []
+        ranks.wait()  # everyone has read the lists
         if self.done:
             logger.info("%d of %d cases are done already", len(self.done), len(known))
         self.dataset.done = frozenset(self.done)
         engine.done_cases = self.dataset.done
         write_atomically(self._list, lambda path: path.write_text(_joined(self.done), encoding="utf-8"))
-        self._write(over=False)  # after the list: old cases are never beside new settings
+        remove_others(self._list_of)
+        ranks.wait()
+        self._write(over=False)  # after the lists: old cases are never beside new settings
         if not engine.has_event_handler(self._add):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)  # now, so that it comes after the tables
 
@@ -75,26 +80,32 @@ class CaseJournal:
             file.write(_joined([item[CASE] for item in engine.state.batch]))
 
     def _finish(self, engine: Engine) -> None:
-        if engine.failures:
+        if ranks.joined(engine.failures):
             return
         self._write(over=True)
         self._list.unlink(missing_ok=True)
 
     @property
     def _list(self) -> Path:
-        return self.file.with_name(".done.jsonl")
+        return self._list_of(ranks.index())
+
+    def _list_of(self, index: int) -> Path:
+        return self.file.with_name(f".done.{index}.jsonl")
 
     def _read(self) -> dict[str, Any]:
         return json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
 
     def _lines(self) -> list[str]:
-        """Return the cases done; a last line that was not written whole does not count."""
-        if not self._list.is_file():
-            return []
-        whole, _, _ = self._list.read_text(encoding="utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        """Return the cases done by any process; a last line that was not written whole does not count."""
+        cases = []
+        for file in files_of_all(self._list_of):
+            whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+            cases += [json.loads(line) for line in whole.splitlines()]
+        return cases
 
     def _write(self, *, over: bool) -> None:
+        if not ranks.is_first():
+            return
         text = json.dumps({"settings": self.settings, "over": over}, indent=4) + "\n"
         write_atomically(self.file, lambda path: path.write_text(text, encoding="utf-8"))
 

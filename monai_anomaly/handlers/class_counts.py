@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from ignite.engine import Engine, Events
 
+from monai_anomaly import ranks
 from monai_anomaly.keys import PRESENT
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class ClassCounts:
         if self._over:
             return
         self._over = True
+        self._counts = torch.stack(ranks.gathered(self._counts)).sum(0)
+        self._total = sum(ranks.gathered(self._total))
         told = ", ".join(f"{name} {int(n)}" for name, n in zip(self.names, self._counts.tolist(), strict=True))
         logger.info("of %d images: %s", self._total, told)
         if not self._counts.all():

@@ -11,6 +11,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.classification import classification_rows
 from monai_anomaly.evaluation.report import markdown_table, write_csv
@@ -51,10 +52,11 @@ class ClassificationReport:
 
     def _finish(self, engine: Engine) -> None:
         del engine
-        if not self.rows:
+        rows, every = ranks.joined(self.rows), ranks.joined(self.pairs)
+        if not rows or not ranks.is_first():
             return
-        write_csv(self.folder / "probabilities.csv", self.rows)
-        known = [pair for pair in self.pairs if not np.isnan(pair).any()]
+        write_csv(self.folder / "probabilities.csv", rows)
+        known = [pair for pair in every if not np.isnan(pair).any()]
         if not known:
             return
         pairs = np.stack(known)

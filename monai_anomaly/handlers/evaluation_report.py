@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import root_cause
 from monai_anomaly.evaluation.conformal import threshold_rows
 from monai_anomaly.evaluation.figures import rows_run_up, save_case_figure
@@ -100,24 +101,26 @@ class EvaluationReport:
             masks = {name: convert_to_tensor(output[key]).cpu() for name, key in self.masks.items()}
             if self.mask_evaluation is not None and content is not None:
                 self.mask_evaluation.add(case.name, content, case.label, masks, axis)
-            if self.num_figures is None or self.num_drawn < self.num_figures:
+            if self.num_figures is None or self.num_drawn < ranks.part_of(self.num_figures):
                 calibrated = self.network.calibration(case.anomaly_map.to(self.network.calibration.levels.device))
                 prediction = list(masks.values())[-1] if masks else None
                 save_case_figure(self.folder / "cases" / f"{case.name}.png", case, calibrated.cpu(), prediction)
                 self.num_drawn += 1
 
     def _finish(self, engine: Engine) -> None:
-        if not self.evaluations[0].rows:
+        evaluations = [ranks.merged(evaluation) for evaluation in self.evaluations]
+        masks = None if self.mask_evaluation is None else ranks.merged(self.mask_evaluation)
+        failures = ranks.joined(getattr(engine, "failures", []))
+        if not evaluations[0].rows or not ranks.is_first():
             return
         provenance = getattr(self.network, "feature_provenance", None)
         notes = [] if provenance is None else [f"Features: {provenance}."]
-        failures = getattr(engine, "failures", [])
         if failures:
             notes.append(f"{len(failures)} cases failed and are not in these figures; see failures.csv.")
-        first = self.evaluations[0]
+        first = evaluations[0]
         healthy, own = self._healthy_scores(engine), first.image_scores[self.method]
         thresholds = threshold_rows(healthy, self.false_positive_rates, own, first.image_labels)
-        path = write_report(self.folder, self.evaluations, notes, self.seed, self.mask_evaluation, thresholds)
+        path = write_report(self.folder, evaluations, notes, self.seed, masks, thresholds)
         logger.info("report: %s", path)
 
     def _healthy_scores(self, engine: Any) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 
 
@@ -44,7 +45,11 @@ class FailureReport:
     def __call__(self, engine: Engine) -> None:
         """Report."""
         sources = [*([engine] if self.failures_of is None else self.failures_of), *self.besides]
-        failures: list[tuple[str, str]] = list(dict.fromkeys(pair for source in sources for pair in source.failures))
+        own = [pair for source in sources for pair in source.failures]
+        failures: list[tuple[str, str]] = list(dict.fromkeys(ranks.joined(own)))
+        total = sum(ranks.gathered(engine.state.epoch_length or 0))
+        if not ranks.is_first():
+            return
         if not failures:
             self.file.unlink(missing_ok=True)
             return
@@ -56,7 +61,6 @@ class FailureReport:
         write_atomically(self.file, write)
         shown = "; ".join(f"{case}: {reason}" for case, reason in failures[:3])
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
-        total = engine.state.epoch_length
         if self.failures_of is not None:
             total = sum(map(len, self.failures_of)) + len(failures)
         total += sum(len(source) + len(source.failures) for source in self.besides)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_option
 from monai_anomaly.data.skip_items import SkipItems
 from monai_anomaly.data.writers import write_atomically
@@ -23,7 +24,7 @@ class FitCheckpoint:
     """Keep the features collected so far in a folder until the fit is over, and go on from them when it starts again.
 
     Takes as much of the disk as the features take of memory; where the disk refuses, the fit goes on without. Attach it
-    after `FittedCheckpoint`.
+    after `FittedCheckpoint`. Each of several processes has a folder; a fit goes on with as many as it began with.
 
     Args:
         folder: made, and removed when the fit is over.
@@ -42,6 +43,9 @@ class FitCheckpoint:
         check_option("resume", resume, (True, False, "auto"))
         self.folder, self.dataset, self.resume = Path(folder), dataset, resume
         self.settings = {name: str(value) for name, value in settings.items()}
+        if ranks.count() > 1:
+            self.folder = self.folder.with_name(f"{self.folder.name}.{ranks.index()}")
+            self.settings["processes"] = str(ranks.count())
         self._num_parts = self._num_rows = 0
         self._refused = False
         if resume is True and not self._state.is_file():

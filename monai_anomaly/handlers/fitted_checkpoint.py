@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class FittedCheckpoint:
     def __call__(self, engine: Engine) -> None:
         """Save."""
         del engine
+        if not ranks.is_first():
+            return
         states = self.network.state_dict()
         state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in states.items()}
         write_atomically(self.file, lambda path: torch.save(state, path))

@@ -10,6 +10,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.evaluation.figures import save_lesion_maps
 from monai_anomaly.keys import CASE, LESION_MAPS, PROBABILITIES
 from monai_anomaly.transforms.class_numbers import IGNORED
@@ -47,7 +48,7 @@ class LesionMapFigures:
     def __call__(self, engine: Engine) -> None:
         """Draw the case just done."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if self.num_figures is None or self.num_drawn < self.num_figures:
+            if self.num_figures is None or self.num_drawn < ranks.part_of(self.num_figures):
                 self._draw({**item, **output})
                 self.num_drawn += 1
 

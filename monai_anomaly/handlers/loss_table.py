@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -66,9 +67,11 @@ class LossTable:
 
     def __call__(self, engine: Any) -> None:
         """Add the epoch just done."""
-        means = dict(zip(self.losses, np.mean(self._losses, axis=0).tolist(), strict=True))
+        means = dict(zip(self.losses, map(ranks.mean, np.mean(self._losses, axis=0)), strict=True))
         row = {"epoch": engine.state.epoch, **means, "learning_rate": self._rate}
         self.rows.append(row)
+        if not ranks.is_first():
+            return
         told = ", ".join(f"{name} {value:.3e}" for name, value in means.items())
         logger.info("epoch %d of %d: %s", row["epoch"], engine.state.max_epochs, told)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.report import markdown_table, write_csv
 from monai_anomaly.keys import SEGMENTATION
@@ -60,15 +61,15 @@ class OverlapReport:
                 self.table.add(confusion(ours, theirs, len(self.table.names) - 1))
 
     def _finish(self, engine: Engine) -> None:
-        if not self.table.num_images:
+        table, failures = ranks.merged(self.table), ranks.joined(getattr(engine, "failures", []))
+        if not table.num_images or not ranks.is_first():
             return
-        rows = self.table.rows()
+        rows = table.rows()
         write_csv(self.folder / "overlap.csv", rows)
-        failures = getattr(engine, "failures", [])
         text = [
             f"# {self.method}",
             "",
-            f"{self.table.num_images} images.",
+            f"{table.num_images} images.",
             *([f"{len(failures)} cases failed and are not in these figures; see failures.csv."] if failures else []),
             "",
             *markdown_table(rows),

@@ -32,10 +32,15 @@ class ScoreTable:
         """Register with the engine."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         for table in (self.cases, self.slices):
             table.start(getattr(engine, "done_cases", ()))
+
+    def _finish(self) -> None:
+        for table in (self.cases, self.slices):
+            table.finish()
 
     def __call__(self, engine: Engine) -> None:
         """Add the case just done."""

@@ -10,6 +10,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.figures import save_label_figure
 from monai_anomaly.evaluation.report import markdown_table, write_csv
@@ -71,7 +72,7 @@ class SegmentationReport:
             volume = voxel_volume_mm3(item[self.image_key])
             axes = oct_axes(item[self.image_key], self.axes)
             self.evaluation.add(item[CASE], predicted, true, axes[2], volume)
-            if self.num_figures is None or self.num_drawn < self.num_figures:
+            if self.num_figures is None or self.num_drawn < ranks.part_of(self.num_figures):
                 self._draw(item[CASE], *(array.transpose(axes) for array in (image, predicted, true)))
                 self.num_drawn += 1
 
@@ -82,8 +83,8 @@ class SegmentationReport:
         save_label_figure(self.folder / "cases" / f"{case}.png", image[..., index], columns, self.names)
 
     def _finish(self, engine: Engine) -> None:
-        evaluation = self.evaluation
-        if not evaluation.volumes:
+        evaluation, failures = ranks.merged(self.evaluation), ranks.joined(getattr(engine, "failures", []))
+        if not evaluation.volumes or not ranks.is_first():
             return
         rows = evaluation.summary(self.seed)
         write_csv(self.folder / "summary.csv", rows)
@@ -91,7 +92,6 @@ class SegmentationReport:
         if evaluation.slices:
             write_csv(self.folder / "slices.csv", evaluation.slices)
         num_cases = len({row["case"] for row in evaluation.volumes})
-        failures = getattr(engine, "failures", [])
         lines = [f"# {self.method}", "", f"{num_cases} volumes, {evaluation.num_slices} B-scans."]
         lines += [f"{len(failures)} cases failed and are not in these figures; see failures.csv."] if failures else []
         lines += ["", *markdown_table(rows), ""]

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_range
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.figures import save_sweep
@@ -136,13 +137,17 @@ class ThresholdSweep:
             yield found.take(index, self.slice_axis + 1), true.take(index, self.slice_axis)
 
     def _finish(self, engine: Engine) -> None:
-        self.failures = getattr(engine, "failures", [])
+        self.failures = ranks.joined(getattr(engine, "failures", []))
+        self.tables = {name: ranks.merged(table) for name, table in self.tables.items()}
+        self.num_cases = sum(ranks.gathered(self.num_cases))
         first = self.tables[self.first]
         if not first.num_images:
             raise ValueError(_NOTHING)
         if not self.fixed:
             self.chosen = float(first.thresholds[first.best()])
         logger.info("threshold %.2f, of %d images", self.threshold(), first.num_images)
+        if not ranks.is_first():
+            return
         write_csv(self.folder / "sweep.csv", self._sweep_rows())
         write_csv(self.folder / "overlap.csv", self.rows())
         iou = first.iou()

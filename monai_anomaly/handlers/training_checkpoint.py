@@ -13,7 +13,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 
+from monai_anomaly import ranks
 from monai_anomaly.checks import check_file, check_option, check_range
+from monai_anomaly.data.shared_batches import set_epoch
 from monai_anomaly.data.writers import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ class TrainingCheckpoint:
 
     MONAI's CheckpointSaver writes in place: a run killed while it writes leaves half a file. Here the old checkpoint
     stays until the new one is whole. Every epoch is seeded by its number, so that a training that was interrupted ends
-    with the weights of one that was not, bit by bit on a CPU.
+    with the weights of one that was not, bit by bit on a CPU. Of several processes the first one writes; each draws
+    its own noise.
 
     Args:
         file: the checkpoint.
@@ -70,6 +73,8 @@ class TrainingCheckpoint:
 
     def __call__(self, engine: Engine) -> None:
         """Save."""
+        if not ranks.is_first():
+            return
         over = bool(engine.should_terminate) or engine.state.epoch >= engine.state.max_epochs
         if engine.state.epoch % self.save_interval and not over:
             return
@@ -80,10 +85,12 @@ class TrainingCheckpoint:
 
     def _forget(self) -> None:
         """Leave nothing of an earlier training that could be taken for this one's."""
-        self.file.unlink(missing_ok=True)
+        if ranks.is_first():
+            self.file.unlink(missing_ok=True)
 
     def _seed(self, engine: Engine) -> None:
-        seed = self.seed + engine.state.epoch
+        set_epoch(engine.state.dataloader, engine.state.epoch)
+        seed = self.seed + engine.state.epoch + 1_000_003 * ranks.index()
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - what others draw from
         torch.manual_seed(seed)

@@ -42,6 +42,7 @@ class VolumeTable:
         """Register with the engine."""
         engine.add_event_handler(Events.STARTED, lambda engine: self.table.start(getattr(engine, "done_cases", ())))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.table.finish)
 
     def __call__(self, engine: Engine) -> None:
         """Add the case just done."""

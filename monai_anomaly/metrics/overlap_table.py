@@ -74,6 +74,13 @@ class OverlapTable:
         self._counted += total > 0
         self.num_images += 1
 
+    def merge(self, other: OverlapTable) -> None:
+        """Add the images that another table of the same classes and thresholds has counted."""
+        self.confusion += other.confusion
+        self._dice += other._dice
+        self._counted += other._counted
+        self.num_images += other.num_images
+
     def iou(self) -> np.ndarray:
         """Return TP / (TP + FP + FN) of all pixels, (T, K + 1); NaN for a class nobody has and nobody finds."""
         both, missed, wrong = self._parts()

@@ -48,6 +48,10 @@ class StreamingMetric(Metric):
     def aggregate(self) -> float:
         """Return the metric of everything seen; NaN where there were no positives."""
 
+    def merge(self, other: StreamingMetric) -> None:
+        """Add what another metric of the same kind has seen, in another process for instance."""
+        self.scores.merge(other.scores)
+
     def reset(self) -> None:
         """Forget everything seen."""
         self.scores = LabeledScores(self.resolution)

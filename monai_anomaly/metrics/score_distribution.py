@@ -53,6 +53,14 @@ class ScoreDistribution:
             if sum(map(len, self._values)) > _MOST_ENTRIES:
                 self._merge()
 
+    def merge(self, other: ScoreDistribution) -> None:
+        """Add the scores that another one of the same resolution has counted."""
+        self._values += other._values
+        self._weights += other._weights
+        self.total += other.total
+        if sum(map(len, self._values)) > _MOST_ENTRIES:
+            self._merge()
+
     def entries(self) -> tuple[np.ndarray, np.ndarray]:
         """Return scores in descending order, and their weights."""
         values = np.concatenate([np.empty(0), *self._values])
@@ -108,6 +116,11 @@ class LabeledScores:
             flat, positive = flat[kept], positive[kept]
         self.positives.add(flat[positive])
         self.negatives.add(flat[~positive])
+
+    def merge(self, other: LabeledScores) -> None:
+        """Add the scores that another one has counted."""
+        self.positives.merge(other.positives)
+        self.negatives.merge(other.negatives)
 
 
 def flatten_pair(scores: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:

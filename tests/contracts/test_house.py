@@ -205,3 +205,18 @@ def test_what_results_depend_on_is_remembered_where_runs_go_on():
                 assert re.search(rf"@{knob}\b", block), f"{file}: {knob} is not among the settings"
                 checked += 1
     assert checked > 200
+
+
+def test_every_bundle_runs_in_several_processes():
+    """The overlays of the zoo's convention are there, and begin before anything else of a run does."""
+    for bundle in list_bundles():
+        overlays = {file.stem: yaml.safe_load(file.read_text(encoding="ascii")) for file in bundle.glob("*/multi_gpu_*")}
+        assert {"multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_inference"} <= set(overlays)
+        for name, overlay in overlays.items():
+            assert overlay["device"] == {"_target_": "monai_anomaly.ranks.join"}, name
+            assert overlay["initialize::0"] == "$[@device, monai.utils.set_determinism(seed=@seed)]", name
+            assert overlay["finalize"] == ["$torch.distributed.destroy_process_group()"], name
+        for file in (bundle / "configs").glob("*.yaml"):
+            config = yaml.safe_load(file.read_text(encoding="ascii"))
+            if "initialize" in config:
+                assert config["initialize"][0] == "$monai.utils.set_determinism(seed=@seed)", file
