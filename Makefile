@@ -44,19 +44,10 @@ audit: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet pip-audit
 	$(BIN)/pip-audit --skip-editable
 
+# every hot path beside a plain form, in one Markdown file; half an hour on two cores
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/memory_bank.py
-	$(BIN)/python benchmarks/features.py
-	$(BIN)/python benchmarks/pixel_metrics.py
-	$(BIN)/python benchmarks/ascnet.py
-	$(BIN)/python benchmarks/synthetic_lesion.py
-	$(BIN)/python benchmarks/oct_geometry.py
-	$(BIN)/python benchmarks/poisson_blend.py
-	$(BIN)/python benchmarks/amnet.py
-	$(BIN)/python benchmarks/agm.py
-	$(BIN)/python benchmarks/inspect_headers.py
-	$(BIN)/python benchmarks/batch_inference.py
-	$(BIN)/python benchmarks/feature_store.py
+	$(BIN)/pip install --quiet --constraint constraints.txt '.[onnx]'
+	$(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

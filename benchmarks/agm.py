@@ -57,6 +57,9 @@ def attention(shape: tuple[int, ...]) -> None:
     times = measure.fastest({"ours": partial(step, ours, x), "unfold": partial(step, plain, x)}, 5)
     memory = {kind: measure.peak_megabytes(build, kind, shape) for kind in times}
     rows = [(k, f"{t:.3f} s, {times['unfold'] / t:.2f}x; {memory[k]:.0f} MiB") for k, t in times.items()]
+    batch, channels, height, width = shape
+    operations = 3 * 2 * batch * height * width * channels * (3 * channels + 2 * 49)  # a step is three passes
+    rows.append(("its products per second", measure.of_products(operations, times["ours"])))
     measure.table(f"{' x '.join(map(str, shape))}, k 7, forward and backward; apart by {off:.0e}", rows)
 
 

@@ -43,7 +43,8 @@ def run(folder: str, plain: bool, amp: bool = False) -> None:
     if plain:
         parser["inferer"] = {"_target_": Plain}
         parser["network"] = "$@network_def.to(@device)"
-    parser["handlers"] = parser["handlers"][:1]  # the weights alone: no bar, no tables, no pictures
+    weights = [one for one in parser["handlers"] if one["_target_"] == "CheckpointLoader"]
+    parser["handlers"] = weights  # no bar, no tables, no pictures
     parser.get_parsed_content("evaluator").run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
@@ -27,10 +28,31 @@ def fastest(functions: Mapping[str, Callable[[], object]], repeats: int = 3) -> 
     return {name: min(values) for name, values in times.items()}
 
 
+@functools.cache
 def product_rate(repeats: int = 5) -> float:
-    """Return the machine's float32 matrix-product rate in GFLOP/s, 4096 x 4096."""
+    """Return the machine's float32 matrix-product rate in GFLOP/s, 4096 x 4096, at the threads of the first call."""
     left, right = torch.randn(4096, 4096), torch.randn(4096, 4096)
     return 2 * 4096**3 / fastest({"product": lambda: left @ right}, repeats)["product"] / 1e9
+
+
+@functools.cache
+def copy_rate(repeats: int = 5) -> float:
+    """Return the machine's memory rate in GB/s, read and written, at the threads of the first call."""
+    source = torch.randn(1 << 26)
+    target = torch.empty_like(source)
+    return 2 * 4 * len(source) / fastest({"copy": lambda: target.copy_(source)}, repeats)["copy"] / 1e9
+
+
+def of_products(operations: float, seconds: float) -> str:
+    """Return a rate of floating-point operations beside the machine's."""
+    rate = operations / seconds / 1e9
+    return f"{rate:.0f} GFLOP/s, {rate / product_rate():.2f} of the matrix-product rate"
+
+
+def of_memory(num_bytes: float, seconds: float) -> str:
+    """Return a rate of bytes read and written beside the machine's."""
+    rate = num_bytes / seconds / 1e9
+    return f"{rate:.1f} GB/s, {rate / copy_rate():.2f} of the memory's rate"
 
 
 def _peak(function: Callable[..., object], arguments: tuple[object, ...], queue: multiprocessing.Queue) -> None:

@@ -109,7 +109,20 @@ def scoring(features: torch.Tensor) -> None:
         (f"{precision}: memory", f"{measure.peak_megabytes(_score, queries, bank, precision):.0f} MiB")
         for precision in ("float32", "auto")
     ]
+    own = times[f"ours, auto ({chosen}), bank prepared"]
+    plain = 2 * 9604 * len(bank) * 1536
+    rows += [
+        ("products of the plain form per second, cdist's", measure.of_products(plain, base)),
+        ("products of the plain form per second, ours", measure.of_products(plain, own)),
+    ]
     measure.table("Scoring, 9,604 x 1,536 against 10,000 rows", rows)
+    growth = []
+    for count in (2500, 5000, 10_000):
+        part = bank[:count]
+        some = CoarseBank(part)
+        score = {"s": lambda part=part, some=some: nearest_neighbors(queries, part, coarse=some)}
+        growth.append((f"{count} rows", f"{measure.fastest(score, 3)['s']:.2f} s"))
+    measure.table("Scoring, growth", growth)
     large = features.repeat(3, 1)[:128_693] + 0.01 * torch.randn(128_693, features.shape[1], generator=generator)
     prepared = CoarseBank(large)
     seconds = measure.fastest({"large": lambda: nearest_neighbors(queries, large, coarse=prepared)}, 1)["large"]
@@ -148,6 +161,7 @@ def resc(features: torch.Tensor) -> None:
         [
             ("9,604 x 9,604 attention matrix in memory", f"{times['full matrix']:.2f} s"),
             ("ours, chunks", f"{times['ours']:.2f} s, {times['ours'] / times['full matrix']:.2f} of it"),
+            ("its products per second", measure.of_products(4 * 9604**2 * 1536, times["ours"])),
             ("largest difference", f"{difference:.1e} of values up to {float(maps.max()):.0f}"),
             (
                 "ours, memory",

@@ -55,10 +55,16 @@ def main() -> None:
         3,
     )
     whole, part = times["ours"], times["linear"]
+    growth = {
+        count: measure.fastest({"s": lambda n=count: shift_a_scans(tensor[..., :n], moves[..., :n])}, 3)["s"]
+        for count in (12, 24, 49)
+    }
     measure.table(
         "496 x 512 x 49, float32, one thread",
         [
             ("flatten, rows given", f"{whole:.3f} s"),
+            ("its bytes, read and written", measure.of_memory(2 * image.nbytes, whole)),
+            *((f"growth: {count} B-scans", f"{seconds:.3f} s") for count, seconds in growth.items()),
             ("loop of NumPy slices", f"{times['slices']:.3f} s, {times['slices'] / whole:.1f}x"),
             ("loop of np.roll", f"{times['roll']:.3f} s, {times['roll'] / whole:.1f}x"),
             ("flatten by fractions", f"{part:.3f} s"),

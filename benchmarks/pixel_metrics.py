@@ -50,6 +50,10 @@ def main() -> None:
         stream(PixelAveragePrecisionMetric(), scores, labels) - average_precision_score(labels, scores),
     )
     gains = times["auc sklearn"] / times["auc"], times["ap sklearn"] / times["ap"]
+    growth = {
+        count: measure.fastest({"s": lambda n=count: stream(PixelROCAUCMetric(), scores[:n], labels[:n])}, 3)["s"]
+        for count in (1_000_000, 3_000_000, 10_000_000)
+    }
     start = time.perf_counter()
     peak = measure.peak_megabytes(billion)
     measure.table(
@@ -63,6 +67,8 @@ def main() -> None:
                 "AUPR of 10,000,000 pixels",
                 f"{times['ap']:.2f} s, {gains[1]:.1f}x scikit-learn; off by {errors[1]:.1e}",
             ),
+            ("its bytes of scores and labels", measure.of_memory(5 * len(scores), times["auc"])),
+            *((f"growth: AUROC of {count:,} pixels", f"{seconds:.2f} s") for count, seconds in growth.items()),
             ("1,000,000,000 pixels", f"{time.perf_counter() - start:.0f} s, {peak:.0f} MiB"),
         ],
     )

@@ -212,7 +212,7 @@ class SelectiveCutTrainer(Trainer):
             self.epoch_losses.setdefault(name, []).append(value)
 
     def _end_epoch(self, engine: Engine) -> None:
-        self.epoch_losses = {name: [ranks.mean(float(np.mean(one)))] for name, one in self.epoch_losses.items()}
+        self.epoch_losses = {k: np.mean(ranks.gathered(v), axis=0).tolist() for k, v in self.epoch_losses.items()}
         means = ", ".join(f"{name} {np.mean(values):.4f}" for name, values in self.epoch_losses.items())
         logger.info("%s: %s", self.step, means)
         if not self.step.ends_cycle:

@@ -43,7 +43,7 @@ def export_onnx(
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
-        RuntimeError: the file's output differs, or the network is bound to one size.
+        RuntimeError: the file's output differs, the network is bound to one size, or larger than ONNX's 2 GB.
     """
     _check_installed("onnx", "onnxscript", "onnxruntime")
     fixed = copy.deepcopy(network).cpu().eval()
@@ -51,18 +51,17 @@ def export_onnx(
     images = example.detach().cpu().float()
     if any_size:
         images = images.expand(2, -1, -1, -1).contiguous()  # a size of 1 would be taken for a constant
-    model = _exported(fixed, images, described, any_size)
+    exported = _WithCuts(fixed) if hasattr(fixed, "cuts") else fixed
+    model = _exported(exported, images, described, any_size)
     tried = [images]
     if any_size:
         height, width = images.shape[2:]
         tried.append(torch.rand(1, images.shape[1], height + 32, width + 64))
     for one in tried:
-        if not _agrees(fixed, model, one, tolerance):
+        difference = _difference(exported, model, one, tolerance)
+        if difference:
             remedy = "; export it for one size" if one is not images else ""
-            name, shape = type(network).__name__, tuple(one.shape)
-            msg = (
-                f"The exported {name} differs from the network by more than {tolerance:g} on images of {shape}{remedy}."
-            )
+            msg = f"The exported {type(network).__name__}, on images of {tuple(one.shape)}: {difference}{remedy}."
             raise RuntimeError(msg)
     return model
 
@@ -84,20 +83,43 @@ def _exported(network: nn.Module, images: Tensor, described: str, any_size: bool
     model = program.model_proto  # type: ignore[union-attr]
     entry = model.metadata_props.add()
     entry.key, entry.value = _KEY, described
-    return bytes(model.SerializeToString())
+    try:
+        return bytes(model.SerializeToString())
+    except ValueError as error:
+        msg = f"An ONNX file holds 2 GB: {error}; a smaller memory bank may fit (bank_fraction), or another network."
+        raise RuntimeError(msg) from error
 
 
-def _agrees(network: nn.Module, model: bytes, images: Tensor, tolerance: float) -> bool:
-    session = _session(model)
+class _WithCuts(nn.Module):
+    """An `ASCNet` whose second output are its cuts, (B, 3, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return map and cuts."""
+        cuts = self.network.cuts(images)  # type: ignore[operator]
+        return self.network.map_of(cuts[2]), torch.cat(cuts, 1)  # type: ignore[operator]
+
+
+def _difference(network: nn.Module, model: bytes, images: Tensor, tolerance: float) -> str:
+    """Return how the file's outputs differ from the network's; nothing where they do not."""
     try:
         with torch.no_grad():
             expected = network(images)
-        expected = expected if isinstance(expected, Tensor) else expected[0]
-        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
-    except Exception:  # noqa: BLE001 - a size that became a constant, in onnxruntime's own kinds of errors
-        return False
-    scale = max(1.0, float(expected.abs().max()))
-    return found.shape == expected.shape and float((found - expected).abs().max()) <= tolerance * scale
+        session = _session(model)
+        found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    except Exception as error:  # noqa: BLE001 - a size that became a constant, in onnxruntime's own kinds of errors
+        return f"it does not run ({' '.join(str(error).split())[:200]})"
+    for ours, array in zip([expected] if isinstance(expected, Tensor) else expected, found, strict=False):
+        theirs = torch.from_numpy(array)
+        if theirs.shape != ours.shape:
+            return f"its output is {tuple(theirs.shape)}, the network's {tuple(ours.shape)}"
+        apart = float((theirs - ours).abs().max()) / max(1.0, float(ours.abs().max()))
+        if not apart <= tolerance:
+            return f"it differs from the network by {apart:.1e}, more than {tolerance:g}"
+    return ""
 
 
 def _described(network: nn.Module) -> dict[str, Any]:
@@ -106,6 +128,8 @@ def _described(network: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {"network": type(network).__name__}
     if isinstance(calibration, HealthyCalibration) and calibration.is_fitted:
         found["calibration"] = {"levels": calibration.levels.tolist(), "percentiles": list(calibration.percentiles)}
+    if hasattr(network, "cuts"):
+        found |= {"threshold": network.threshold, "dark_lesions": network.dark_lesions}
     if hasattr(network, "feature_provenance"):
         found["feature_provenance"] = str(network.feature_provenance)
     return found
@@ -164,6 +188,8 @@ class OnnxNetwork(nn.Module):
             msg = f"{Path(file).name} is no network of 'python -m monai_anomaly export': {error}"
             raise ValueError(msg) from error
         self.feature_provenance = self.metadata.get("feature_provenance", "")
+        self.threshold = float(self.metadata.get("threshold", "nan"))
+        self.dark_lesions = bool(self.metadata.get("dark_lesions", False))
         known = self.metadata.get("calibration", {})
         self.calibration = HealthyCalibration(*known.get("percentiles", ()))
         if known:
@@ -171,6 +197,17 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return what the network returns."""
+        return self._outputs(images)[0]
+
+    def cuts(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what `ASCNet.cuts` returns, where the file is an ASCNet's."""
+        return torch.split(self._outputs(images)[1], 1, dim=1)
+
+    def map_of(self, reconstruction: Tensor) -> Tensor:
+        """Return what `ASCNet.map_of` returns."""
+        return 1 - reconstruction if self.dark_lesions else reconstruction
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
         entry = self._run.get_inputs()[0]
         plain = convert_to_tensor(images).detach().cpu().float().contiguous()
         parts = plain.split(entry.shape[0]) if isinstance(entry.shape[0], int) else [plain]
@@ -180,6 +217,6 @@ class OnnxNetwork(nn.Module):
                 got = tuple(plain.shape)
                 msg = f"The ONNX file takes images of {sizes}, got {got}: {name} differs; export it anew."
                 raise ValueError(msg)
-        found = torch.cat([torch.from_numpy(self._run.run(None, {entry.name: part.numpy()})[0]) for part in parts])
-        result: Tensor = convert_to_dst_type(found, images)[0]
-        return result
+        found = [self._run.run(None, {entry.name: part.numpy()}) for part in parts]
+        joined = [torch.cat([torch.from_numpy(array) for array in arrays]) for arrays in zip(*found, strict=True)]
+        return [convert_to_dst_type(one, images)[0] for one in joined]

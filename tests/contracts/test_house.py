@@ -210,7 +210,9 @@ def test_what_results_depend_on_is_remembered_where_runs_go_on():
 def test_every_bundle_runs_in_several_processes():
     """The overlays of the zoo's convention are there, and begin before anything else of a run does."""
     for bundle in list_bundles():
-        overlays = {file.stem: yaml.safe_load(file.read_text(encoding="ascii")) for file in bundle.glob("*/multi_gpu_*")}
+        overlays = {
+            file.stem: yaml.safe_load(file.read_text(encoding="ascii")) for file in bundle.glob("*/multi_gpu_*")
+        }
         assert {"multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_inference"} <= set(overlays)
         for name, overlay in overlays.items():
             assert overlay["device"] == {"_target_": "monai_anomaly.ranks.join"}, name

@@ -55,6 +55,24 @@ def test_the_bank_covers_as_well_as_the_full_greedys(share: float, fraction: flo
         assert radius(batches, drawn) > 2 * radius(batches, full)
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_coreset_of_several_processes_coresets_covers_as_well(processes: int) -> None:
+    """Their stores lie together in the first, within the memory of one, before it picks the bank."""
+    batches, share = clustered(40), 0.5
+    memory, stores = memory_for(int(20_000 * share), 2000, 64), []
+    for number in range(processes):
+        own = batches[40 * number // processes : 40 * (number + 1) // processes]
+        stores.append(FeatureStore(len(own), 0.1, memory, block_rows=2000, of_batches=40))
+        for batch in own:
+            stores[-1].add(batch)
+    together = torch.cat([store.rows for store in stores])
+    assert len(together) <= 20_000 * share + processes
+    assert sum(store.num_seen for store in stores) == 20_000
+    bank = MemoryBank()
+    bank.fit(together, num_rows=stores[0].bank_rows_of(20_000), eps=0.9)
+    assert radius(batches, bank) <= 1.1 * radius(batches, bank_of(batches, None))
+
+
 def test_memory_stays_within_the_bound() -> None:
     batches = clustered(40)
     store = FeatureStore(40, 0.1, 4e-3, block_rows=2000)
@@ -139,7 +157,7 @@ class TestGoingOn:
 
     @pytest.fixture(autouse=True)
     def _small_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(FeatureStore.__init__, "__defaults__", (None, 0.9, 0, 130))
+        monkeypatch.setattr(FeatureStore.__init__, "__defaults__", (None, 0.9, 0, 130, None))
 
     def test_the_bank_is_the_same_and_nothing_is_read_twice(self, tmp_path: Path) -> None:
         whole, failures = self.fit(tmp_path / "whole")

@@ -94,6 +94,20 @@ def test_the_same_maps_and_the_network_stays_as_it_was(name: str, tmp_path: Path
     torch.testing.assert_close(loaded(images), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_cuts_of_ascnet(tmp_path: Path) -> None:
+    """What `CutSliceInferer` and the threshold of the masks ask the network for."""
+    network = ASCNet(1, (4, 8), dark_lesions=True).eval()
+    network.threshold = 0.25
+    (tmp_path / "a.onnx").write_bytes(export_onnx(network, torch.rand(1, 1, 16, 32), {}))
+    loaded, images = OnnxNetwork(tmp_path / "a.onnx"), torch.rand(3, 1, 16, 32)
+    with torch.no_grad():
+        expected = network.cuts(images)
+    for found, cut in zip(loaded.cuts(images), expected, strict=True):
+        torch.testing.assert_close(found, cut, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loaded.map_of(expected[2]), network.map_of(expected[2]))
+    assert loaded.threshold == 0.25
+
+
 class TestFile:
     @pytest.fixture(scope="class")
     @staticmethod
@@ -122,7 +136,7 @@ class TestFile:
             OnnxNetwork(tmp_path / "a.onnx")
 
     def test_a_network_bound_to_one_size(self) -> None:
-        with pytest.raises(RuntimeError, match=r"on images of \(1, 1, 64, 96\); export it for one size"):
+        with pytest.raises(RuntimeError, match=r"on images of \(1, 1, 64, 96\): it does not run .* one size"):
             export_onnx(ASCDiscriminator(1, (32, 32), (4, 4, 8, 8, 8)), torch.rand(1, 1, 32, 32), {}, any_size=True)
 
     def test_no_file(self, tmp_path: Path) -> None:
