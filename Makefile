@@ -1,11 +1,11 @@
-# make demo | test | check | audit | bench | clean: each builds .venv first where that is needed
+# make demo | test | check | audit | bench | web | clean: each builds .venv first where that is needed
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m monai_anomaly
 DEMO := demo
 
-.PHONY: demo test check audit bench clean
+.PHONY: demo test check audit bench web clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,10 @@ audit: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt '.[onnx]'
 	$(BIN)/python benchmarks/run_all.py
+
+# the viewer that the report's pages show volumes with, from npm; its result is in the repository
+web:
+	cd web && npm ci && npm run build
 
 clean:
 	rm -rf $(VENV) $(DEMO) .coverage .pytest_cache .mypy_cache .ruff_cache

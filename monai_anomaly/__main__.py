@@ -51,10 +51,36 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", action="append", default=[], help="one more config to lay over, e.g. data_volume")
     run.set_defaults(function=_run)
 
+    _add_pages(commands)
     _add_experiments(commands)
     _add_bundle_commands(commands)
     _add_data_commands(commands)
     return parser
+
+
+def _add_pages(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="a page of a run: metrics, cases, and a viewer of each; no server needed"
+    )
+    report.add_argument(
+        "folders", nargs="+", metavar="OUT", help="a run's output_dir; several on the same cases, side by side"
+    )
+    report.add_argument("--out", help="folder of the page; report in the first OUT by default")
+    report.add_argument("--anonymize", action="store_true", help="number the cases instead of naming them")
+    report.add_argument("--max_size", type=int, default=256, help="pixels along a side at most")
+    report.set_defaults(function=_report)
+
+    view = commands.add_parser("view", help="look at a volume or image with its map and label in the browser")
+    view.add_argument("image")
+    view.add_argument("map", nargs="?", help="on the image's grid")
+    view.add_argument("label", nargs="?", help="on the image's grid")
+    view.add_argument(
+        "--slice_axis", type=int, choices=(0, 1, 2), default=2, help="voxel axis slices follow one another along"
+    )
+    view.add_argument("--out", help="folder of the page; a new one of the system's for temporary files by default")
+    view.add_argument("--max_size", type=int, default=512, help="pixels along a side at most")
+    view.add_argument("--no_browser", action="store_true", help="print where the page is, and open nothing")
+    view.set_defaults(function=_view)
 
 
 def _add_experiments(commands: Any) -> None:
@@ -166,6 +192,27 @@ def _run(known: argparse.Namespace, rest: list[str]) -> None:
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+
+
+def _report(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    from monai_anomaly.pages import write_report
+
+    sys.stdout.write(f"{write_report(known.folders, known.out, known.anonymize, known.max_size)}\n")
+
+
+def _view(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    import tempfile
+    import webbrowser
+
+    from monai_anomaly.pages import write_view
+
+    out = known.out or tempfile.mkdtemp(prefix="monai_anomaly_")
+    page = write_view(known.image, known.map, known.label, out, known.slice_axis, known.max_size)
+    sys.stdout.write(f"{page}\n")
+    if not known.no_browser:
+        webbrowser.open(page.resolve().as_uri())
 
 
 def _compare(known: argparse.Namespace, rest: list[str]) -> None:

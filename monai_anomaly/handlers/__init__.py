@@ -2,6 +2,7 @@
 
 from .average_gradients import AverageGradients
 from .calibrate_on_healthy import CalibrateOnHealthy
+from .case_files import CaseFiles
 from .case_journal import CaseJournal
 from .class_counts import ClassCounts
 from .classification_report import ClassificationReport
@@ -27,6 +28,7 @@ from .weight_averaging import WeightAveraging
 __all__ = [
     "AverageGradients",
     "CalibrateOnHealthy",
+    "CaseFiles",
     "CaseJournal",
     "CasesFailedError",
     "ClassCounts",

@@ -1,0 +1,222 @@
+"""The folder that a browser opens: a page, its scripts, and a file of data for each case."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+from PIL import Image
+from tqdm import tqdm
+
+from monai_anomaly import __version__
+from monai_anomaly.checks import check_file, check_range, root_cause
+from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.pages.layers import PictureLayers, VolumeLayers, load, load_labels
+from monai_anomaly.pages.run_folder import CaseOfRun, RunFolder, common_cases
+
+logger = logging.getLogger(__name__)
+
+_ASSETS = ("page.css", "page.js", "charts.js", "viewer.js", "niivue.js", "LICENSES.txt")
+_THUMBNAIL = 240
+
+
+def write_report(
+    folders: Sequence[str | Path], out: str | Path | None = None, anonymize: bool = False, max_size: int = 256
+) -> Path:
+    """Write a page of one run, or of several on the same cases side by side, and return its path.
+
+    Disk: about 1 MB for a million voxels of image and map each. Time grows with the cases; memory holds one at a time.
+
+    Args:
+        folders: ``output_dir`` of inferences or evaluations.
+        out: folder of the page; "report" in the first of them where it is None.
+        anonymize: number the cases instead of naming them.
+        max_size: pixels or voxels along a side at most, but for the slices of a volume, which are all there.
+
+    Raises:
+        FileNotFoundError: a folder that is not a run's.
+        ValueError: runs that have no case in common.
+    """
+    check_range("max_size", max_size, 16)
+    runs = [RunFolder(folder) for folder in folders]
+    names = common_cases(runs)
+    site = _Site(Path(out) if out is not None else runs[0].folder / "report")
+    shown = {name: f"case {number:04d}" if anonymize else name for number, name in enumerate(names, 1)}
+    cases = []
+    for number, name in enumerate(tqdm(names, desc="pages", unit="case", disable=None), 1):
+        record = _described(shown[name], [run.cases[name] for run in runs])
+        record |= site.add_thumbnail(
+            number, next((run.cases[name].picture for run in runs if run.cases[name].picture), None)
+        )
+        record |= site.add_case(number, [run.cases[name] for run in runs], max_size)
+        cases.append(record)
+    known = [run.name for run in runs]
+    titles = [run.name if known.count(run.name) == 1 else str(run.folder) for run in runs]
+    parts: list[dict[str, Any]] = []
+    for number, (run, title) in enumerate(zip(runs, titles, strict=True), 1):
+        name = f"run {number}" if anonymize else title
+        figures = site.add_figures(number, run.figures)
+        parts.append({"name": name, "tables": run.tables, "figures": figures, "failures": _failures(run, anonymize)})
+    return site.finish({"title": " beside ".join(part["name"] for part in parts), "runs": parts, "cases": cases})
+
+
+def write_view(
+    image: str | Path,
+    anomaly_map: str | Path | None,
+    label: str | Path | None,
+    out: str | Path,
+    slice_axis: int = 2,
+    max_size: int = 512,
+) -> Path:
+    """Write a page of one volume or image with its map and label, and return its path.
+
+    Args:
+        image: any file that `FileReader` reads.
+        anomaly_map: on its grid, None for none.
+        label: on its grid, None for none.
+        out: folder of the page.
+        slice_axis: voxel axis slices follow one another along, 0 to 2.
+        max_size: see `write_report`.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: they are not on one grid.
+    """
+    check_range("max_size", max_size, 16)
+    given = {"image": image, "map": anomaly_map, "label": label}
+    found = {
+        name: check_file(name, file, "pass an image or volume.") for name, file in given.items() if file is not None
+    }
+    labels = [found["label"]] if "label" in found else []
+    case = CaseOfRun(found["image"].name, "", found["image"], labels, found.get("map"))
+    site = _Site(Path(out))
+    record = {**_described(case.name, [case]), **site.add_case(1, [case], max_size, slice_axis, lenient=False)}
+    title = " with ".join(file.name for file in found.values())
+    return site.finish(
+        {"title": title, "runs": [{"name": "", "tables": {}, "figures": [], "failures": []}], "cases": [record]}
+    )
+
+
+def _failures(run: RunFolder, anonymize: bool) -> list[dict[str, str]]:
+    """Return the cases that failed; reasons have file names in them."""
+    if anonymize and run.failures:
+        return [{"case": "–", "reason": f"{len(run.failures)} cases failed"}]
+    return run.failures
+
+
+class _Site:
+    """The folder, with what is in it already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if (folder / "index.html").is_file():  # a page of ours, and nothing else
+            for name in ("data", "thumbnails", "figures"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        for name in _ASSETS:
+            source = files("monai_anomaly.pages").joinpath("assets", name)
+            write_atomically(folder / "assets" / name, _copier(source.read_bytes()))
+
+    def add_thumbnail(self, number: int, picture: Path | None) -> dict[str, Any]:
+        """Write a small picture of a case."""
+        if picture is None:
+            return {}
+        name = f"thumbnails/{number:04d}.jpg"
+        with Image.open(picture) as image:
+            image.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
+            small = image.convert("RGB")
+        write_atomically(self.folder / name, lambda path: small.save(path, "JPEG", quality=80))
+        return {"thumbnail": name}
+
+    def add_figures(self, run: int, figures: Sequence[Path]) -> list[str]:
+        """Copy a run's figures."""
+        names = [f"figures/{run}_{figure.name}" for figure in figures]
+        for name, figure in zip(names, figures, strict=True):
+            write_atomically(self.folder / name, _copier(figure.read_bytes()))
+        return names
+
+    def add_case(
+        self,
+        number: int,
+        cases: Sequence[CaseOfRun],
+        max_size: int,
+        slice_axis: int | None = None,
+        lenient: bool = True,
+    ) -> dict[str, Any]:
+        """Write the layers of a case; where they cannot be read, say why on the page."""
+        try:
+            data = _layers(cases, max_size, slice_axis)
+        except Exception as error:
+            if not lenient:
+                raise
+            logger.warning("case %d of the page has no viewer: %s", number, root_cause(error))
+            return {"problem": root_cause(error)}
+        name = f"data/{number:04d}.js"
+        text = f"monaiAnomaly.take({number},{json.dumps(data)});\n"
+        write_atomically(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
+        return {"data": name, "number": number}
+
+    def finish(self, content: dict[str, Any]) -> Path:
+        """Write the page."""
+        known = json.dumps({**_finite(content), "version": __version__}, allow_nan=False)
+        template = files("monai_anomaly.pages").joinpath("assets", "index.html").read_text(encoding="utf-8")
+        escaped = known.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        page = template.replace("{{content}}", escaped)
+        return write_atomically(self.folder / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def _copier(content: bytes) -> Callable[[Path], int]:
+    return lambda path: path.write_bytes(content)
+
+
+def _described(name: str, cases: Sequence[CaseOfRun]) -> dict[str, Any]:
+    """Return what the table says of a case."""
+    runs = [{"scores": case.scores, "slices": case.slice_scores} for case in cases]
+    return {"name": name, "group": cases[0].group, "runs": runs}
+
+
+def _layers(cases: Sequence[CaseOfRun], max_size: int, slice_axis: int | None) -> dict[str, Any]:
+    first = cases[0]
+    image = load(first.image)
+    layers: Any
+    if image.ndim == 4:
+        axis = _slice_axis(image, first.slice_scores) if slice_axis is None else slice_axis
+        layers = VolumeLayers(image, axis, max_size)
+    else:
+        layers = PictureLayers(image, max_size)
+    truth = load_labels(first.labels)
+    found: dict[str, Any] = {"kind": "volume" if image.ndim == 4 else "image", **layers.described()}
+    found |= {
+        "image": layers.picture(),
+        "truth": None if truth is None else layers.outlines(truth, "The label"),
+        "runs": [],
+    }
+    for case in cases:
+        part: dict[str, Any] = {"map": None, "prediction": None}
+        if case.anomaly_map is not None:
+            part |= layers.values(load(case.anomaly_map))
+        if case.prediction is not None:
+            part["prediction"] = layers.outlines(load(case.prediction), "The segmentation")
+        found["runs"].append(part)
+    return found
+
+
+def _slice_axis(image: MetaTensor, slice_scores: Sequence[float]) -> int:
+    """Return the axis that has as many slices as there are scores, the last one in doubt."""
+    fitting = [axis for axis, size in enumerate(image.shape[1:]) if size == len(slice_scores)]
+    return fitting[-1] if fitting else 2
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None for what is not a number: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+export { Niivue, NVImage, SLICE_TYPE, cmapper } from "@niivue/niivue";
