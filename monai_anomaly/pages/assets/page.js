@@ -178,7 +178,9 @@
     const head = node("div", { class: "bar" },
       node("button", { onclick: () => step(-1), title: "arrow up" }, "‹ previous"), node("button", { onclick: () => step(1), title: "arrow down" }, "next ›"),
       node("strong", {}, one.name), node("span", { class: "note" }, `${number} of ${cases.length}${one.group ? `, ${one.group}` : ""}`),
-      cases.length > 1 || runs[0].name ? node("button", { onclick: () => show("cases"), title: "Escape" }, "close") : null);
+      node("button", { onclick: () => show("cases"), title: "Escape" }, "close"));
+    head.hidden = !runs[0].name;
+    delete $("viewer").dataset.ready;
     $("viewer").replaceChildren(head);
     show("viewer");
     if (!one.data) {
@@ -241,12 +243,12 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   document.addEventListener("keydown", (event) => {
-    if ($("viewer").hidden || event.target.matches("input, select") || event.ctrlKey || event.metaKey) return;
+    if ($("viewer").hidden || event.target.matches("input[type=range], select") || event.ctrlKey || event.metaKey) return;
     if (press(event.key)) { event.preventDefault(); event.stopPropagation(); }
   }, true);
   caseTable();
   if (runs.length === 1 && !runs[0].name) {
-    document.querySelector("nav").querySelectorAll("[id^=show]").forEach((button) => button.remove());
+    document.querySelector("nav").querySelectorAll("[id^=show]").forEach((button) => (button.hidden = true));
     open(0);
   } else {
     summary();

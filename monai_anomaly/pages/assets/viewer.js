@@ -79,6 +79,14 @@ const monaiAnomaly = (() => {
     return { draw, goTo() {}, index: () => 0, plane() {} };
   }
 
+  /** A color scale that hides what is below its first color, and nothing above: NiiVue's own fade in. */
+  function solid(nv, name) {
+    const colors = Array.from(lookUp(name)), channel = (at) => colors.filter((_, index) => index % 4 === at);
+    const places = Array.from({ length: 256 }, (_, index) => index);
+    nv.addColormap(`solid ${name}`, { R: channel(0), G: channel(1), B: channel(2), A: places.map((at) => (at ? 255 : 0)), I: places });
+    return `solid ${name}`;
+  }
+
   /** A volume in NiiVue, whose spacing and orientation are the file's. */
   async function volumeStage(canvas, data, run, onMove) {
     const part = data.runs[run];
@@ -98,8 +106,7 @@ const monaiAnomaly = (() => {
       nv.addVolume(layers[name]);
     }
     await add("image", data.image, { colormap: "gray", cal_min: 0, cal_max: 255 });
-    await add("map", part.map, { colormap: "viridis", opacity: 0.5 });
-    if (layers.map) layers.map.colormapType = 1; // nothing below the threshold
+    await add("map", part.map, { colormap: solid(nv, "viridis"), opacity: 0.5 });
     await add("truth", data.truth, { colormap: "truth", cal_min: 0.5, cal_max: 1 });
     await add("prediction", part.prediction, { colormap: "prediction", cal_min: 0.5, cal_max: 1 });
 
@@ -115,10 +122,10 @@ const monaiAnomaly = (() => {
     nv.onLocationChange = () => onMove(stage);
     function draw(look) {
       if (layers.map) {
+        layers.map.colormap = solid(nv, look.colors); // first: it sets a range of its own
         layers.map.opacity = look.map ? look.opacity : 0;
         layers.map.cal_min = look.threshold;
         layers.map.cal_max = Math.max(look.high, look.threshold + 1e-6);
-        layers.map.colormap = look.colors;
       }
       for (const name of ["truth", "prediction"]) if (layers[name]) layers[name].opacity = look[name] ? 1 : 0;
       nv.updateGLVolume();
