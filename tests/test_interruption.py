@@ -32,6 +32,7 @@ STAGES = {
     "agm train_ganomaly": "ganomaly.pt",
     "agm train_classifier": "classifier.pt",
 }
+SLOW = ("amnet train_fanogan", "amnet train_fluidregnet")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,8 @@ def test_a_training_killed_at_random_moments_ends_the_same(data: dict[str, Path]
         first = ["run", bundle, "train_reconstruction", "smoke", "--dataset_dir", str(folder)]
         run_to_its_end([*first, "--ckpt_dir", str(reconstruction.parent)])
     seconds = run_to_its_end(words(tmp_path / "whole"))
-    assert kill_at_random(words(tmp_path / "cut"), seconds, 2, stage) == 2
+    times = 1 if stage in SLOW else 2
+    assert kill_at_random(words(tmp_path / "cut"), seconds, times, stage) == times
     run_to_its_end(words(tmp_path / "cut"))
     whole, cut = (torch.load(tmp_path / name / STAGES[stage], weights_only=True) for name in ("whole", "cut"))
     assert list(whole) == list(cut)
@@ -199,7 +201,7 @@ class TestJournal:
 
     def test_what_is_over_is_done_anew(self, infer: object, tmp_path: Path) -> None:
         assert infer() == 0  # type: ignore[operator]
-        assert not (tmp_path / ".done.jsonl").exists()
+        assert not (tmp_path / ".done.0.jsonl").exists()
         assert infer() == 0  # type: ignore[operator]
         assert len((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()) == 3
 
@@ -210,7 +212,7 @@ class TestJournal:
         journal = tmp_path / "run.json"
         journal.write_text(journal.read_text(encoding="utf-8").replace('"over": true', '"over": false'), "utf-8")
         case = rows[1].split(",")[0]
-        (tmp_path / ".done.jsonl").write_text(f'"{case}"\n"half', encoding="utf-8")
+        (tmp_path / ".done.0.jsonl").write_text(f'"{case}"\n"half', encoding="utf-8")
         return rows
 
     def test_an_interrupted_run_goes_on(self, infer: object, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from .overlap_report import OverlapReport
 from .score_table import ScoreTable
 from .segmentation_report import SegmentationReport
 from .threshold_sweep import ThresholdSweep
+from .tracking import Tracking
 from .training_checkpoint import TrainingCheckpoint
 from .volume_table import VolumeTable
 from .weight_averaging import WeightAveraging
@@ -48,6 +49,7 @@ __all__ = [
     "ScoreTable",
     "SegmentationReport",
     "ThresholdSweep",
+    "Tracking",
     "TrainingCheckpoint",
     "VolumeTable",
     "WeightAveraging",

@@ -20,6 +20,7 @@ from monai_anomaly.checks import check_same_grid
 from monai_anomaly.data.file_reader import FileReader
 from monai_anomaly.data.readers import ImageFileReader
 from monai_anomaly.data.suffixes import IMAGE_SUFFIXES
+from monai_anomaly.evaluation.figures import rows_run_up
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -106,6 +107,12 @@ class VolumeLayers:
         low, high = np.nanpercentile(array, (0.2, 99.8))
         return self._text(eight_bits(array, low, high))
 
+    def glance(self, index: int) -> np.ndarray:
+        """Return a slice as a small picture, (H, W) of 0 to 255, as the viewer turns it."""
+        plane = np.moveaxis(convert_to_tensor(self.image).float().mean(0).numpy(), self.slice_axis, 0)[index].T
+        plane = plane[::-1] if rows_run_up(self.image.affine, self.slice_axis) else plane
+        return eight_bits(plane, *np.nanpercentile(plane, (0.2, 99.8)))
+
     def values(self, anomaly_map: MetaTensor) -> dict[str, Any]:
         """Return a map, its range, and where its highest values start."""
         check_same_grid("The map", self.image, anomaly_map)
@@ -157,10 +164,15 @@ class PictureLayers:
 
     def picture(self) -> str:
         """Return the image, color as color."""
+        return _png(self.glance(0))
+
+    def glance(self, index: int) -> np.ndarray:
+        """Return the image, (H, W) or (H, W, 3) of 0 to 255."""
+        del index
         array = self._blocks(convert_to_tensor(self.image).float().numpy()).mean((2, 4))
         array = array[:3] if len(array) >= 3 else array.mean(0, keepdims=True)
         low, high = (0, 255) if array.max() > 1 and array.max() <= 255 else np.nanpercentile(array, (0.2, 99.8))
-        return _png(eight_bits(array, float(low), float(high)).transpose(1, 2, 0).squeeze())
+        return eight_bits(array, float(low), float(high)).transpose(1, 2, 0).squeeze()
 
     def values(self, anomaly_map: MetaTensor) -> dict[str, Any]:
         """Return a map, its range, and where its highest values start."""

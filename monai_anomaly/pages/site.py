@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.data import MetaTensor
 from PIL import Image
 from tqdm import tqdm
@@ -52,9 +53,6 @@ def write_report(
     cases = []
     for number, name in enumerate(tqdm(names, desc="pages", unit="case", disable=None), 1):
         record = _described(shown[name], [run.cases[name] for run in runs])
-        record |= site.add_thumbnail(
-            number, next((run.cases[name].picture for run in runs if run.cases[name].picture), None)
-        )
         record |= site.add_case(number, [run.cases[name] for run in runs], max_size)
         cases.append(record)
     known = [run.name for run in runs]
@@ -123,16 +121,13 @@ class _Site:
             source = files("monai_anomaly.pages").joinpath("assets", name)
             write_atomically(folder / "assets" / name, _copier(source.read_bytes()))
 
-    def add_thumbnail(self, number: int, picture: Path | None) -> dict[str, Any]:
+    def add_thumbnail(self, number: int, picture: Image.Image) -> str:
         """Write a small picture of a case."""
-        if picture is None:
-            return {}
         name = f"thumbnails/{number:04d}.jpg"
-        with Image.open(picture) as image:
-            image.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
-            small = image.convert("RGB")
+        picture.thumbnail((2 * _THUMBNAIL, _THUMBNAIL))
+        small = picture.convert("RGB")
         write_atomically(self.folder / name, lambda path: small.save(path, "JPEG", quality=80))
-        return {"thumbnail": name}
+        return name
 
     def add_figures(self, run: int, figures: Sequence[Path]) -> list[str]:
         """Copy a run's figures."""
@@ -149,9 +144,11 @@ class _Site:
         slice_axis: int | None = None,
         lenient: bool = True,
     ) -> dict[str, Any]:
-        """Write the layers of a case; where they cannot be read, say why on the page."""
+        """Write the layers of a case, and a small picture; where they cannot be read, say why on the page."""
+        picture = next((case.picture for case in cases if case.picture is not None), None)
         try:
-            data = _layers(cases, max_size, slice_axis)
+            data, glance = _layers(cases, max_size, slice_axis)
+            thumbnail = self.add_thumbnail(number, Image.fromarray(glance) if picture is None else Image.open(picture))
         except Exception as error:
             if not lenient:
                 raise
@@ -160,7 +157,7 @@ class _Site:
         name = f"data/{number:04d}.js"
         text = f"monaiAnomaly.take({number},{json.dumps(data)});\n"
         write_atomically(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
-        return {"data": name, "number": number}
+        return {"data": name, "number": number, "thumbnail": thumbnail}
 
     def finish(self, content: dict[str, Any]) -> Path:
         """Write the page."""
@@ -181,7 +178,8 @@ def _described(name: str, cases: Sequence[CaseOfRun]) -> dict[str, Any]:
     return {"name": name, "group": cases[0].group, "runs": runs}
 
 
-def _layers(cases: Sequence[CaseOfRun], max_size: int, slice_axis: int | None) -> dict[str, Any]:
+def _layers(cases: Sequence[CaseOfRun], max_size: int, slice_axis: int | None) -> tuple[dict[str, Any], np.ndarray]:
+    """Return a case's data for the viewer, and its picture at a glance."""
     first = cases[0]
     image = load(first.image)
     layers: Any
@@ -204,7 +202,8 @@ def _layers(cases: Sequence[CaseOfRun], max_size: int, slice_axis: int | None) -
         if case.prediction is not None:
             part["prediction"] = layers.outlines(load(case.prediction), "The segmentation")
         found["runs"].append(part)
-    return found
+    scores = np.nan_to_num(first.slice_scores, nan=-np.inf)
+    return found, layers.glance(int(scores.argmax()) if len(scores) > 1 else found.get("count", 1) // 2)
 
 
 def _slice_axis(image: MetaTensor, slice_scores: Sequence[float]) -> int:

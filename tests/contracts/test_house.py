@@ -179,7 +179,17 @@ def test_readme_commands_exist():
 
 NOT_REMEMBERED = {  # places, speed, and what a training may be gone on with to a longer end
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_path", "ckpt_dir", "maps_dir", "cache_dir", "folds_file"),
-    *("labels_dir", "labels_file", "num_workers", "cache_gb", "save_interval", "resume", "amp", "num_figures"),
+    *(
+        "labels_dir",
+        "labels_file",
+        "num_workers",
+        "cache_gb",
+        "save_interval",
+        "resume",
+        "amp",
+        "tracking",
+        "num_figures",
+    ),
     *("max_epochs", "gan_epochs", "encoder_epochs", "swa_start", "swa_learning_rate", "section", "method", "guide"),
     *("map_settings", "healthy_name", "num_histogram_images", "num_references", "dice_by", "opening_size", "closing"),
     *("sw_batch_size", "map_ext", "map_writer", "label_ext", "label_writer", "invert_maps", "slice_axis", "seed"),

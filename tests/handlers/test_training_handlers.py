@@ -2,6 +2,7 @@
 
 import csv
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from monai.handlers import LrScheduleHandler
 from monai.transforms import Randomizable, Transform
 
 from monai_anomaly.engines import warmup_cosine
-from monai_anomaly.handlers import CalibrateOnHealthy, LossTable, TrainingCheckpoint
+from monai_anomaly.handlers import CalibrateOnHealthy, LossTable, Tracking, TrainingCheckpoint
 from monai_anomaly.inferers import MethodInferer
 from monai_anomaly.networks.nets import ReSynthDetect
 
@@ -138,3 +139,62 @@ def test_the_calibration_is_of_the_maps_of_healthy_images(tmp_path):
     assert float(calibration.levels[0]) == pytest.approx(float(maps.min()), rel=1e-2)
     assert calibration.value_at(50) == pytest.approx(float(maps.median()), rel=1e-2)
     assert float(calibration.levels[-1]) == pytest.approx(float(maps.max()), rel=1e-2)
+
+
+class TestTracking:
+    """A training of two epochs, followed by either."""
+
+    @staticmethod
+    def train(kind: str | None, folder: Path) -> SupervisedTrainer:
+        torch.manual_seed(0)
+        network = torch.nn.Linear(4, 1)
+        data = [{"image": torch.rand(2, 4), "label": torch.rand(2, 1)} for _ in range(3)]
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=2,
+            train_data_loader=data,
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), 0.1),
+            loss_function=torch.nn.functional.mse_loss,
+            decollate=False,
+            train_handlers=[Tracking(kind, folder, "one")],
+        )
+        losses: list[float] = []
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output["loss"].detach()))
+        )
+        trainer.run()
+        trainer.losses = losses
+        return trainer
+
+    def test_none(self, tmp_path: Path) -> None:
+        self.train(None, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_tensorboard(self, tmp_path: Path) -> None:
+        accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        trainer = self.train("tensorboard", tmp_path)
+        found = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / "one"))
+        found.Reload()
+        events = found.Scalars("loss")
+        assert [event.step for event in events] == [1, 2, 3, 4, 5, 6]
+        assert [event.value for event in events] == pytest.approx(trainer.losses)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_mlflow(self, tmp_path: Path) -> None:
+        mlflow = pytest.importorskip("mlflow")
+        pytest.importorskip("sqlalchemy")
+        trainer = self.train("mlflow", tmp_path)
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        run = client.search_runs([client.get_experiment_by_name("monai_anomaly").experiment_id])[0]
+        told = client.get_metric_history(run.info.run_id, "loss")
+        assert [one.value for one in sorted(told, key=lambda one: one.step)] == pytest.approx(trainer.losses)
+
+    def test_what_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(
+            ValueError, match=r"tracking must be one of None, 'tensorboard', 'mlflow', got 'tensorbord'"
+        ):
+            Tracking("tensorbord", tmp_path)
+        monkeypatch.setattr("monai_anomaly.handlers.tracking.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match="tracking mlflow needs a package; install it: pip install mlflow"):
+            Tracking("mlflow", tmp_path)

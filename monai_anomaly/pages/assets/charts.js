@@ -39,16 +39,17 @@ const charts = (() => {
   /** A curve over the slices; a click goes to the slice. */
   function slices(series, onPick) {
     const count = Math.max(...series.map((values) => values.length)), width = 900, height = 90, left = 10;
-    const all = known(series.flat()), low = Math.min(...all), high = Math.max(...all);
     const x = (index) => left + (index / Math.max(count - 1, 1)) * (width - 2 * left);
-    const y = (value) => height - 20 - ((value - low) / (high - low || 1)) * (height - 30);
     const chart = make("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, role: "img", "aria-label": "score of each slice", preserveAspectRatio: "none" });
-    series.forEach((values, run) => {
+    const told = series.map((values, run) => {
+      const all = known(values), low = Math.min(...all), high = Math.max(...all);
+      const y = (value) => height - 20 - ((value - low) / (high - low || 1)) * (height - 30); // a scale for each run
       const points = values.map((value, index) => (value === null ? "" : `${x(index)},${y(value)}`)).join(" ");
       chart.append(make("polyline", { class: "curve", points, "stroke-dasharray": run ? `${6 - run} 3` : "" }));
+      return `${short(low)} to ${short(high)}`;
     });
     const here = make("line", { class: "here", y1: 0, y2: height - 18, x1: x(0), x2: x(0) });
-    chart.append(here, make("text", { x: left, y: height - 4 }, `slice 0 to ${count - 1}; scores ${short(low)} to ${short(high)}`));
+    chart.append(here, make("text", { x: left, y: height - 4 }, `slice 0 to ${count - 1}; scores from ${told.join(", dashed ")}`));
     chart.style.cursor = "pointer";
     chart.addEventListener("click", (event) => {
       const box = chart.getBoundingClientRect(), place = ((event.clientX - box.left) / box.width) * width;
