@@ -25,8 +25,9 @@ demo: $(VENV)/installed
 	    --output_dir $(DEMO)/maps --image_size '[192, 256]'
 	$(RUN) run resad train evaluate --config data_volume --dataset_dir $(DEMO)/data --ckpt_dir $(DEMO)/model \
 	    --output_dir $(DEMO)/evaluation --image_size '[192, 256]'
+	$(RUN) report $(DEMO)/evaluation
 	@echo "maps:   $(DEMO)/maps"
-	@echo "report: $(DEMO)/evaluation/report.md"
+	@echo "report: $(DEMO)/evaluation/report/index.html"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
