@@ -49,12 +49,6 @@ def join() -> torch.device:
     return device
 
 
-def leave() -> None:
-    """Leave them; the first may still be at work."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def index() -> int:
     """Return which of the processes this one is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -118,21 +112,24 @@ def from_first(value: T) -> T:
 
 
 def rows_to_first(rows: Tensor) -> Tensor:
-    """Return every process's rows, (N, C), one after another in the first process; in the others their own."""
+    """Return every process's rows, (N, C), one after another in the first process; in the others none.
+
+    They travel through the CPU's memory.
+    """
     if count() == 1:
         return rows
-    shapes = gathered(tuple(rows.shape))
+    shapes, rows = gathered(tuple(rows.shape)), rows.cpu()
+    width = max(shape[1] for shape in shapes)
     if not is_first():
         if len(rows):
             dist.send(rows.contiguous(), 0)
-        return rows
-    width = max(shape[1] for shape in shapes)
-    whole = torch.empty(sum(shape[0] for shape in shapes), width, dtype=rows.dtype, device=rows.device)
+        return torch.empty(0, width)
+    whole = torch.empty(sum(shape[0] for shape in shapes), width, dtype=rows.dtype)
     start = 0
     for number, shape in enumerate(shapes):
         some = whole[start : start + shape[0]]
         if number == 0:
-            some.copy_(rows.view(len(some), -1) if len(some) else some)
+            some.copy_(rows.reshape(len(some), width))
         elif len(some):
             dist.recv(some, number)
         start += shape[0]

@@ -266,7 +266,7 @@ def normalize(folder: Path) -> None:
     ranks.average_gradients(list(network.parameters()))
     found = {name: value.grad for name, value in network.named_parameters()} | dict(network.named_buffers())
     torch.save(found, folder / f"{ranks.index()}.pt")
-    ranks.leave()
+    torch.distributed.destroy_process_group()
 
 
 def small_network() -> tuple[nn.Module, torch.Tensor]:

@@ -226,7 +226,7 @@ class SelectiveCutTrainer(Trainer):
     def _maps(self, key: str) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yield images of the training data, and their cuts in evaluation mode, up to ``num_histogram_images``."""
         self.network.eval()
-        left = self.num_histogram_images
+        left = max(1, ranks.part_of(self.num_histogram_images))
         for batch in self.data_loader:
             images = batch[key][:left].to(self.state.device, torch.float32)
             for part in images.split(self.m_batch_size):

@@ -87,8 +87,8 @@ class MemoryBankFitter(Trainer):
 
     def run(self) -> None:
         """Fit."""
-        own = self.state.epoch_length
-        self._of_batches = sum(ranks.gathered(own))
+        own, lengths = self.state.epoch_length, ranks.gathered(self.state.epoch_length)
+        self._of_batches, self._batches_before = sum(lengths), sum(lengths[: ranks.index()])
         self.store = FeatureStore(
             own, self.bank_fraction, self.memory_gb, self.eps, self.seed, of_batches=self._of_batches
         )
@@ -134,7 +134,9 @@ class MemoryBankFitter(Trainer):
             )
             raise RuntimeError(msg)
         if share < len(vectors):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.store.num_seen)
+            generator = torch.Generator().manual_seed(
+                self.seed * 1_000_003 + self._batches_before + self.store.num_done
+            )
             vectors = vectors[torch.randperm(len(vectors), generator=generator)[:share].to(vectors.device)]
         return vectors
 
@@ -147,12 +149,13 @@ class MemoryBankFitter(Trainer):
             raise RuntimeError(msg)
         bank: Any = self.network.memory_bank
         rows = ranks.rows_to_first(self.store.rows)
+        self.store.forget()
         if ranks.is_first():
+            rows = rows.to(self.state.device)
             count = min(self.store.bank_rows_of(num_seen), len(rows))
             bank.fit(rows, num_rows=count, eps=self.eps, seed=self.seed, progress=True)
             logger.info("memory bank: %d of %d vectors", count, num_seen)
         del rows
-        self.store.forget()
         if ranks.count() > 1:
             bank.load_state_dict(ranks.from_first({name: value.cpu() for name, value in bank.state_dict().items()}))
         if self.calibration_data_loader is not None:

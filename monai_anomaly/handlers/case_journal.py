@@ -55,7 +55,6 @@ class CaseJournal:
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         self.settings |= {"weights": file_digest(self.weights)}
@@ -74,13 +73,14 @@ class CaseJournal:
         self._write(over=False)  # after the lists: old cases are never beside new settings
         if not engine.has_event_handler(self._add):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)  # now, so that it comes after the tables
+            engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _add(self, engine: Engine) -> None:
         with self._list.open("a", encoding="utf-8") as file:
             file.write(_joined([item[CASE] for item in engine.state.batch]))
 
     def _finish(self, engine: Engine) -> None:
-        if ranks.joined(engine.failures):
+        if engine.failures:  # of any process, see `FailureReport`
             return
         self._write(over=True)
         self._list.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from monai_anomaly import ranks
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.ascnet import save_cut_figure
 
@@ -44,6 +45,8 @@ class CutProgress:
         losses = {name: float(np.mean(values)) for name, values in engine.epoch_losses.items()}
         place = {"epoch": engine.state.epoch, "stage": step.stage, "cycle": step.cycle, "module": step.module}
         self.rows.append({**place, **losses})
+        if not ranks.is_first():
+            return
 
         def write(path: Path) -> None:
             with path.open("w", newline="", encoding="utf-8") as file:

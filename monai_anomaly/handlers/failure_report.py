@@ -42,12 +42,14 @@ class FailureReport:
         """Register with the engine."""
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         """Report."""
         sources = [*([engine] if self.failures_of is None else self.failures_of), *self.besides]
         own = [pair for source in sources for pair in source.failures]
         failures: list[tuple[str, str]] = list(dict.fromkeys(ranks.joined(own)))
         total = sum(ranks.gathered(engine.state.epoch_length or 0))
+        if self.failures_of is None:
+            engine.failures = failures  # every process knows of all
         if not ranks.is_first():
             return
         if not failures:

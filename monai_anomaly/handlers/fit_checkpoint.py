@@ -42,6 +42,7 @@ class FitCheckpoint:
     ) -> None:
         check_option("resume", resume, (True, False, "auto"))
         self.folder, self.dataset, self.resume = Path(folder), dataset, resume
+        self._beside = self.folder.name + ".[0-9]*"  # of several processes
         self.settings = {name: str(value) for name, value in settings.items()}
         if ranks.count() > 1:
             self.folder = self.folder.with_name(f"{self.folder.name}.{ranks.index()}")
@@ -60,7 +61,7 @@ class FitCheckpoint:
         """Register with the engine."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self._remove)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Any) -> None:
         self.dataset.first = self._num_parts = self._num_rows = 0
@@ -85,6 +86,12 @@ class FitCheckpoint:
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _finish(self) -> None:
+        self._remove()
+        if ranks.is_first():  # also those of runs with more processes
+            for folder in self.folder.parent.glob(self._beside):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _part(self, index: int) -> Path:
         return self.folder / f"features_{index:06d}.pt"

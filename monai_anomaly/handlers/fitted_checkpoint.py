@@ -37,9 +37,9 @@ class FittedCheckpoint:
     def __call__(self, engine: Engine) -> None:
         """Save."""
         del engine
-        if not ranks.is_first():
-            return
-        states = self.network.state_dict()
-        state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in states.items()}
-        write_atomically(self.file, lambda path: torch.save(state, path))
-        logger.info("weights: %s", self.file)
+        if ranks.is_first():
+            states = self.network.state_dict()
+            state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in states.items()}
+            write_atomically(self.file, lambda path: torch.save(state, path))
+            logger.info("weights: %s", self.file)
+        ranks.wait()  # what the others keep to go on with goes when these are there

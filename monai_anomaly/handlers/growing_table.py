@@ -27,9 +27,12 @@ class GrowingTable:
 
     def start(self, done: Collection[str] = ()) -> None:
         """Begin anew, but for the rows of cases that are done."""
-        rows = [row for file in files_of_all(self._of) for row in _rows(file) if row.get("case") in done]
-        ranks.wait()  # everyone has read
-        _rewrite(self._of(ranks.index()), rows)
+        everywhere = set(ranks.joined(list(done)))
+        if ranks.is_first():
+            _rewrite(self.file, [row for row in _rows(files_of_all(self._of)) if row.get("case") in everywhere])
+        ranks.wait()  # all rows are there before the others' files go
+        if not ranks.is_first():
+            self._of(ranks.index()).unlink(missing_ok=True)
         remove_others(self._of)
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -44,9 +47,10 @@ class GrowingTable:
         ranks.wait()
         if ranks.count() > 1 and ranks.is_first():
             files = files_of_all(self._of)
-            _rewrite(self.file, [row for file in files for row in _rows(file)])
-            for file in files[1:] if self.file in files else files:
-                file.unlink()
+            _rewrite(self.file, _rows(files))
+            for file in files:
+                if file != self.file:
+                    file.unlink()
 
     def _of(self, index: int) -> Path:
         return self.file if index == 0 else self.file.with_name(f".{self.file.stem}.{index}{self.file.suffix}")
@@ -73,10 +77,13 @@ def remove_others(file_of: Callable[[int], Path]) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table; one that was not written whole does not count."""
-    with file.open(newline="", encoding="utf-8") as handle:
-        return [row for row in csv.DictReader(handle) if None not in row.values()]
+def _rows(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the rows of tables, each once; one that was not written whole does not count."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for file in files:
+        with file.open(newline="", encoding="utf-8") as handle:
+            rows |= {tuple(row.values()): row for row in csv.DictReader(handle) if None not in row.values()}
+    return list(rows.values())
 
 
 def _rewrite(file: Path, rows: Sequence[Row]) -> None:

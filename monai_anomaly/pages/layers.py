@@ -40,7 +40,7 @@ def load(file: Path) -> MetaTensor:
 
 def load_labels(files: Sequence[Path]) -> MetaTensor | None:
     """Return label files of one case as one, None where there is none."""
-    labels = [load(file)[:1] for file in files if file.exists()]
+    labels = [load(file)[:1] for file in files]
     if not labels:
         return None
     whole = labels[0]
@@ -118,6 +118,8 @@ class VolumeLayers:
         check_same_grid("The map", self.image, anomaly_map)
         array = self._largest(convert_to_tensor(anomaly_map)[0].float().numpy())
         known = _range(array)
+        if not known:
+            return {"map": None}
         scale = max(known["high"] - known["low"], 1e-12) / 255
         return {"map": self._text(eight_bits(array, known["low"], known["high"]), (scale, known["low"])), **known}
 
@@ -134,10 +136,10 @@ class VolumeLayers:
         return array
 
     def _means(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(self._blocks(array).mean((1, 3, 5)))
+        return np.asarray(_mean(self._blocks(array), (1, 3, 5)))
 
     def _largest(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(self._blocks(array).max((1, 3, 5)))
+        return np.asarray(np.fmax.reduce(self._blocks(array), (1, 3, 5)))
 
     def _text(self, array: np.ndarray, scale: tuple[float, float] = (1.0, 0.0)) -> str:
         volume = nib.Nifti1Image(array, self.affine)
@@ -169,16 +171,18 @@ class PictureLayers:
     def glance(self, index: int) -> np.ndarray:
         """Return the image, (H, W) or (H, W, 3) of 0 to 255."""
         del index
-        array = self._blocks(convert_to_tensor(self.image).float().numpy()).mean((2, 4))
+        array = _mean(self._blocks(convert_to_tensor(self.image).float().numpy()), (2, 4))
         array = array[:3] if len(array) >= 3 else array.mean(0, keepdims=True)
-        low, high = (0, 255) if array.max() > 1 and array.max() <= 255 else np.nanpercentile(array, (0.2, 99.8))
+        low, high = (0, 255) if 1 < np.nanmax(array) <= 255 else np.nanpercentile(array, (0.2, 99.8))
         return eight_bits(array, float(low), float(high)).transpose(1, 2, 0).squeeze()
 
     def values(self, anomaly_map: MetaTensor) -> dict[str, Any]:
         """Return a map, its range, and where its highest values start."""
         check_same_grid("The map", _bare(self.image), _bare(anomaly_map))
-        array = self._blocks(convert_to_tensor(anomaly_map)[:1].float().numpy()).max((2, 4))[0]
+        array = np.fmax.reduce(self._blocks(convert_to_tensor(anomaly_map)[:1].float().numpy()), (2, 4))[0]
         known = _range(array)
+        if not known:
+            return {"map": None}
         return {"map": _png(eight_bits(array, known["low"], known["high"])), **known}
 
     def outlines(self, labels: MetaTensor, name: str) -> str:
@@ -193,8 +197,18 @@ class PictureLayers:
         return array[:, : height * factor, : width * factor].reshape(len(array), height, factor, width, factor)
 
 
+def _mean(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return the mean of the numbers there are, 0 where there are none."""
+    known = np.isfinite(array)
+    return np.asarray(np.where(known, array, 0).sum(axes) / np.maximum(known.sum(axes), 1))
+
+
 def _range(array: np.ndarray) -> dict[str, float]:
-    low, start, high = np.nanpercentile(array, (0, 97, 100))
+    """Return the least and largest number, and where the highest start; nothing where there is none."""
+    array = array[np.isfinite(array)]
+    if not len(array):
+        return {}
+    low, start, high = np.percentile(array, (0, 97, 100))
     return {"low": float(low), "start": float(start), "high": float(high)}
 
 

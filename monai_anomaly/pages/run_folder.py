@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,8 @@ from monai_anomaly.data.suffixes import suffix_of
 
 MAP = "anomaly_map"
 PREDICTIONS = ("mask", "segmentation", "pseudo_label")
-_POSTFIXES = (MAP, *PREDICTIONS)
-_NOT_TABLES = ("files", "scores", "slice_scores", "slices", "probabilities", "sweep")  # a row per case and more
-_SCORES = ("anomaly_score", "pixel_auroc", "pixel_aupr", "best_dice", "dice")
+_FIGURES = re.compile(r"(.*_)?curves|sweep")
+_TABLES = re.compile(r"(.*_)?(images|pooled|summary|grades)|thresholds|overlap|classification")  # of a whole run
 
 
 @dataclass
@@ -31,6 +31,7 @@ class CaseOfRun:
     picture: Path | None = None
     scores: dict[str, float] = field(default_factory=dict)
     slice_scores: list[float] = field(default_factory=list)
+    slice_axis: int = 2
 
 
 class RunFolder:
@@ -53,17 +54,16 @@ class RunFolder:
             )
             raise FileNotFoundError(msg)
         self.name = self.folder.resolve().name
-        self.cases = {row["case"]: _case(row) for row in read_rows(files)}
+        self.cases = {row["case"]: _case(row, self.folder) for row in read_rows(files)}
         self.tables: dict[str, list[dict[str, str]]] = {}
         for file in sorted(self.folder.glob("*.csv")):
             rows = read_rows(file)
-            if rows and ("case" in rows[0] or file.stem in _NOT_TABLES):
+            if rows and "case" in rows[0]:
                 self._take_scores(file.stem, rows)
-            elif rows:
+            elif rows and _TABLES.fullmatch(file.stem):
                 self.tables[file.stem] = rows
         self.failures = read_rows(self.folder / "failures.csv")
-        self.tables.pop("failures", None)
-        self.figures = sorted(self.folder.glob("*.png"))
+        self.figures = sorted(file for file in self.folder.glob("*.png") if _FIGURES.fullmatch(file.stem))
         self._find_outputs()
         self._take_slices()
 
@@ -96,9 +96,10 @@ class RunFolder:
         found: dict[tuple[str, ...], dict[str, Path]] = {}
         for file in self.folder.rglob("*"):
             stem = file.name.removesuffix(suffix_of(file.name) or file.suffix)
-            for postfix in (*_POSTFIXES, "overlay", "maps"):
+            for postfix in (MAP, *PREDICTIONS, "overlay", "maps"):
                 if stem.endswith(f"_{postfix}") and file.is_file():
                     parts = (*file.relative_to(self.folder).parent.parts, stem.removesuffix(f"_{postfix}"))
+                    parts = parts[1:] if parts[0] == "labels" and postfix == "pseudo_label" else parts
                     found.setdefault(parts, {})[postfix] = file
         for case in self.cases.values():
             image = case.image
@@ -137,10 +138,11 @@ def common_cases(runs: Iterable[RunFolder]) -> list[str]:
     return names
 
 
-def _case(row: dict[str, Any]) -> CaseOfRun:
+def _case(row: dict[str, Any], folder: Path) -> CaseOfRun:
     image, *_ = row["image"].split("|")
-    labels = [Path(file) for file in row.get("label", "").split("|") if file]
-    return CaseOfRun(row["case"], row.get("group", ""), Path(image), labels)
+    labels = [folder / file for file in row.get("label", "").split("|") if file]
+    axis = int(row.get("slice_axis") or 2)
+    return CaseOfRun(row["case"], row.get("group", ""), folder / image, labels, slice_axis=axis)
 
 
 def _number(text: str | None) -> float | None:

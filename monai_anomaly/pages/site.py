@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 from PIL import Image
 from tqdm import tqdm
 
 from monai_anomaly import __version__
-from monai_anomaly.checks import check_file, check_range, root_cause
+from monai_anomaly.checks import check_range, root_cause
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.pages.layers import PictureLayers, VolumeLayers, load, load_labels
 from monai_anomaly.pages.run_folder import CaseOfRun, RunFolder, common_cases
@@ -26,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _ASSETS = ("page.css", "page.js", "charts.js", "viewer.js", "niivue.js", "LICENSES.txt")
 _THUMBNAIL = 240
+_MARK = 'id="content" type="application/json"'
 
 
 def write_report(
@@ -43,12 +42,12 @@ def write_report(
 
     Raises:
         FileNotFoundError: a folder that is not a run's.
-        ValueError: runs that have no case in common.
+        ValueError: runs that have no case in common, or ``out`` is a run's own folder.
     """
     check_range("max_size", max_size, 16)
     runs = [RunFolder(folder) for folder in folders]
     names = common_cases(runs)
-    site = _Site(Path(out) if out is not None else runs[0].folder / "report")
+    site = _Site(Path(out) if out is not None else runs[0].folder / "report", anonymize)
     shown = {name: f"case {number:04d}" if anonymize else name for number, name in enumerate(names, 1)}
     cases = []
     for number, name in enumerate(tqdm(names, desc="pages", unit="case", disable=None), 1):
@@ -89,13 +88,15 @@ def write_view(
     """
     check_range("max_size", max_size, 16)
     given = {"image": image, "map": anomaly_map, "label": label}
-    found = {
-        name: check_file(name, file, "pass an image or volume.") for name, file in given.items() if file is not None
-    }
+    found = {name: Path(file) for name, file in given.items() if file is not None}
+    for name, file in found.items():
+        if not file.exists():
+            msg = f"{name} {str(file)!r} does not exist; pass an image, a volume, or a folder of slices."
+            raise FileNotFoundError(msg)
     labels = [found["label"]] if "label" in found else []
-    case = CaseOfRun(found["image"].name, "", found["image"], labels, found.get("map"))
+    case = CaseOfRun(found["image"].name, "", found["image"], labels, found.get("map"), slice_axis=slice_axis)
     site = _Site(Path(out))
-    record = {**_described(case.name, [case]), **site.add_case(1, [case], max_size, slice_axis, lenient=False)}
+    record = {**_described(case.name, [case]), **site.add_case(1, [case], max_size, lenient=False)}
     title = " with ".join(file.name for file in found.values())
     return site.finish(
         {"title": title, "runs": [{"name": "", "tables": {}, "figures": [], "failures": []}], "cases": [record]}
@@ -112,11 +113,16 @@ def _failures(run: RunFolder, anonymize: bool) -> list[dict[str, str]]:
 class _Site:
     """The folder, with what is in it already."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if (folder / "index.html").is_file():  # a page of ours, and nothing else
-            for name in ("data", "thumbnails", "figures"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+    def __init__(self, folder: Path, anonymize: bool = False) -> None:
+        self.folder, self.anonymize = folder, anonymize
+        if (folder / "files.csv").exists():
+            msg = f"{str(folder)!r} holds a run; pass another folder for the page (--out DIR)."
+            raise ValueError(msg)
+        page = folder / "index.html"
+        if page.is_file() and _MARK in page.read_text(encoding="utf-8"):  # of an earlier page, and nothing else
+            for pattern in ("data/[0-9]*.js", "thumbnails/[0-9]*.jpg", "figures/[0-9]*_[0-9]*.png"):
+                for file in folder.glob(pattern):
+                    file.unlink()
         for name in _ASSETS:
             source = files("monai_anomaly.pages").joinpath("assets", name)
             write_atomically(folder / "assets" / name, _copier(source.read_bytes()))
@@ -129,35 +135,40 @@ class _Site:
         write_atomically(self.folder / name, lambda path: small.save(path, "JPEG", quality=80))
         return name
 
-    def add_figures(self, run: int, figures: Sequence[Path]) -> list[str]:
-        """Copy a run's figures."""
-        names = [f"figures/{run}_{figure.name}" for figure in figures]
-        for name, figure in zip(names, figures, strict=True):
+    def add_figures(self, run: int, figures: Sequence[Path]) -> list[dict[str, str]]:
+        """Copy a run's figures; their names are not those of files."""
+        told = []
+        for number, figure in enumerate(figures, 1):
+            name = f"figures/{run}_{number}.png"
             write_atomically(self.folder / name, _copier(figure.read_bytes()))
-        return names
+            told.append({"file": name, "title": "" if self.anonymize else figure.stem.replace("_", " ")})
+        return told
 
-    def add_case(
-        self,
-        number: int,
-        cases: Sequence[CaseOfRun],
-        max_size: int,
-        slice_axis: int | None = None,
-        lenient: bool = True,
-    ) -> dict[str, Any]:
+    def add_case(self, number: int, cases: Sequence[CaseOfRun], max_size: int, lenient: bool = True) -> dict[str, Any]:
         """Write the layers of a case, and a small picture; where they cannot be read, say why on the page."""
-        picture = next((case.picture for case in cases if case.picture is not None), None)
         try:
-            data, glance = _layers(cases, max_size, slice_axis)
-            thumbnail = self.add_thumbnail(number, Image.fromarray(glance) if picture is None else Image.open(picture))
+            data, glance = _layers(cases, max_size, lenient)
         except Exception as error:
             if not lenient:
                 raise
             logger.warning("case %d of the page has no viewer: %s", number, root_cause(error))
-            return {"problem": root_cause(error)}
+            return {"problem": "its files cannot be shown." if self.anonymize else root_cause(error)}
+        if self.anonymize and data["notes"]:
+            data["notes"] = ["A layer of this case cannot be shown."]
         name = f"data/{number:04d}.js"
-        text = f"monaiAnomaly.take({number},{json.dumps(data)});\n"
+        text = f"monaiAnomaly.take({number},{json.dumps(data, allow_nan=False)});\n"
         write_atomically(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
-        return {"data": name, "number": number, "thumbnail": thumbnail}
+        return {"data": name, "number": number, "thumbnail": self._thumbnail(number, cases, glance)}
+
+    def _thumbnail(self, number: int, cases: Sequence[CaseOfRun], glance: np.ndarray) -> str:
+        """Make a small picture of the run's own, which has the case's name on it, or of the image."""
+        drawn = next((case.picture for case in cases if case.picture is not None), None)
+        if drawn is not None and not self.anonymize:
+            try:
+                return self.add_thumbnail(number, Image.open(drawn))
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", drawn.name, root_cause(error))
+        return self.add_thumbnail(number, Image.fromarray(glance))
 
     def finish(self, content: dict[str, Any]) -> Path:
         """Write the page."""
@@ -178,38 +189,33 @@ def _described(name: str, cases: Sequence[CaseOfRun]) -> dict[str, Any]:
     return {"name": name, "group": cases[0].group, "runs": runs}
 
 
-def _layers(cases: Sequence[CaseOfRun], max_size: int, slice_axis: int | None) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's data for the viewer, and its picture at a glance."""
+def _layers(cases: Sequence[CaseOfRun], max_size: int, lenient: bool) -> tuple[dict[str, Any], np.ndarray]:
+    """Return a case's data for the viewer, and its picture at a glance; a bad label costs its layer alone."""
     first = cases[0]
     image = load(first.image)
-    layers: Any
-    if image.ndim == 4:
-        axis = _slice_axis(image, first.slice_scores) if slice_axis is None else slice_axis
-        layers = VolumeLayers(image, axis, max_size)
-    else:
-        layers = PictureLayers(image, max_size)
-    truth = load_labels(first.labels)
-    found: dict[str, Any] = {"kind": "volume" if image.ndim == 4 else "image", **layers.described()}
-    found |= {
-        "image": layers.picture(),
-        "truth": None if truth is None else layers.outlines(truth, "The label"),
-        "runs": [],
-    }
+    layers: VolumeLayers | PictureLayers
+    layers = VolumeLayers(image, first.slice_axis, max_size) if image.ndim == 4 else PictureLayers(image, max_size)
+    found: dict[str, Any] = {"kind": "volume" if image.ndim == 4 else "image", **layers.described(), "notes": []}
+    found |= {"image": layers.picture(), "truth": None, "runs": []}
+    try:
+        truth = load_labels(first.labels)
+        found["truth"] = None if truth is None else layers.outlines(truth, "The label")
+    except Exception as error:
+        if not lenient:
+            raise
+        found["notes"].append(f"The label cannot be shown: {root_cause(error)}")
     for case in cases:
         part: dict[str, Any] = {"map": None, "prediction": None}
         if case.anomaly_map is not None:
             part |= layers.values(load(case.anomaly_map))
+            if part["map"] is None:
+                found["notes"].append("The map has no number in it.")
         if case.prediction is not None:
             part["prediction"] = layers.outlines(load(case.prediction), "The segmentation")
         found["runs"].append(part)
-    scores = np.nan_to_num(first.slice_scores, nan=-np.inf)
-    return found, layers.glance(int(scores.argmax()) if len(scores) > 1 else found.get("count", 1) // 2)
-
-
-def _slice_axis(image: MetaTensor, slice_scores: Sequence[float]) -> int:
-    """Return the axis that has as many slices as there are scores, the last one in doubt."""
-    fitting = [axis for axis, size in enumerate(image.shape[1:]) if size == len(slice_scores)]
-    return fitting[-1] if fitting else 2
+    scores, count = np.nan_to_num(first.slice_scores, nan=-np.inf), int(found.get("count", 1))
+    best = int(scores.argmax()) if len(scores) == count else count // 2
+    return found, layers.glance(best)
 
 
 def _finite(value: Any) -> Any:

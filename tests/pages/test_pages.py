@@ -20,9 +20,14 @@ from monai_anomaly.__main__ import main
 from monai_anomaly.pages import RunFolder, write_report, write_view
 from monai_anomaly.pages.layers import PictureLayers, VolumeLayers, load, outlines
 
-sync_api = pytest.importorskip("playwright.sync_api")
+try:
+    from playwright import sync_api
+except ImportError:  # pragma: no cover - without a browser's driver
+    sync_api = None
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
+needs_browser = pytest.mark.skipif(
+    not (sync_api and CHROMIUM), reason="no playwright, or no Chromium (apt install chromium)"
+)
 SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 
@@ -198,6 +203,23 @@ class TestVolumes:
             sides = [16 * spacing[0], 20 * spacing[1], 12 * spacing[2]]
             assert np.ptp(width) / np.ptp(height) == pytest.approx(sides[across] / sides[down], rel=0.06)
 
+    def test_oblique_volumes(self, browser: Browser, tmp_path: Path) -> None:
+        turn, case = np.eye(4), volume_case()
+        angle = np.deg2rad(20)
+        turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        place = turn @ np.diag([1.0, 1.2, 3.0, 1.0])
+        place[:3, 3] = (-12, 40, 300)
+        case["map"] = np.broadcast_to(np.arange(16, dtype=np.float32), case["map"].shape).copy()
+        browser.open(write_report([write_run(tmp_path, {"one": {**case, "affine": place}})]), "#case-1").ready()
+        for _ in range(20):
+            browser.page.keyboard.press("ArrowLeft")
+        for index in range(16):
+            assert browser.slice_shown() == index
+            value = float(re.search(r"map ([\d.]+) at", browser.page.inner_text("#place"))[1])  # type: ignore[index]
+            assert value == pytest.approx(index, abs=0.1)
+            browser.page.keyboard.press("ArrowRight")
+        browser.check()
+
     def test_two_runs_side_by_side_move_together(self, browser: Browser, tmp_path: Path) -> None:
         shared = {name: volume_case() for name in ("a", "b", "c")}
         for rank, name in enumerate("abc"):
@@ -286,6 +308,7 @@ class TestImages:
         out = write_run(tmp_path, {"0": picture_case(), "1": picture_case(), "2": picture_case()})
         (tmp_path / "images" / "0.png").unlink()
         Image.fromarray(np.zeros((9, 9), np.float32)).save(out / "1_anomaly_map.tif")
+        (tmp_path / "labels" / "2.png").write_bytes(b"cut off")
         browser.open(write_report([out]))
         told = []
         for index in range(2):
@@ -295,6 +318,7 @@ class TestImages:
         assert "0.png is not where the run found it" in told[0]
         assert "The map has the size 9 x 9, the image 40 x 60" in told[1]
         browser.case(2)
+        assert "The label cannot be shown: " in browser.page.inner_text("#viewer")
         browser.check()
 
 
@@ -311,6 +335,7 @@ def test_a_bundles_own_run(
     assert page == tmp_path / "out" / "report" / "index.html"
     found = RunFolder(tmp_path / "out")
     for case in found.cases.values():
+        assert case.slice_axis == 2
         assert case.anomaly_map is not None
         assert case.prediction is not None
         assert case.picture is not None
@@ -323,16 +348,46 @@ def test_a_bundles_own_run(
 
 
 def test_numbers_instead_of_names(tmp_path: Path) -> None:
-    out = write_run(tmp_path, {"Jane_Doe": volume_case()})
+    names = ("Jane_Doe", "Jane_Gone", "Jane_Mislabeled")
+    out = write_run(tmp_path, {name: volume_case() for name in names})
+    (tmp_path / "images" / "Jane_Gone.nii.gz").unlink()
+    (tmp_path / "labels" / "Jane_Mislabeled.nii.gz").write_bytes(b"")
     table(out / "failures.csv", ("case", "reason"), [("Jane_Roe", "Jane_Roe.nii.gz is cut off")])
+    table(out / "doctors.csv", ("name",), [("Jane",)])
+    save(out / "Jane_Doe_overlay.png", np.zeros((50, 50), np.uint8), None)
+    save(out / "paper_curves.png", np.zeros((50, 50), np.uint8), None)
     page = write_report([out], anonymize=True)
-    for file in page.parent.rglob("*"):
-        if file.is_file() and "assets" not in file.parts:
-            content = file.read_bytes()
-            assert b"Jane" not in content
-            assert str(tmp_path).encode() not in content
-    assert "case 0001" in page.read_text(encoding="utf-8")
-    assert "Jane_Doe" in write_report([out], tmp_path / "named").read_text(encoding="utf-8")
+    found = [file for file in page.parent.rglob("*") if file.is_file() and "assets" not in file.parts]
+    for file in found:
+        assert "Jane" not in file.name
+        content = file.read_bytes()
+        assert b"Jane" not in content
+        assert str(tmp_path).encode() not in content
+    assert page.parent / "figures" / "1_1.png" in found
+    told = page.read_text(encoding="utf-8")
+    assert "case 0001" in told
+    assert "its files cannot be shown" in told
+    named = write_report([out], tmp_path / "named").read_text(encoding="utf-8")
+    assert "Jane_Doe" in named
+    assert "doctors" not in named
+
+
+def test_a_page_takes_the_place_of_a_page_and_of_nothing_else(tmp_path: Path) -> None:
+    out = write_run(tmp_path, {"one": picture_case(), "two": picture_case()})
+    with pytest.raises(ValueError, match=r"holds a run; pass another folder for the page"):
+        write_report([out], out)
+    page = write_report([out], tmp_path / "page")
+    (page.parent / "data" / "mine.txt").write_text("mine", encoding="utf-8")
+    table(
+        out / "files.csv", ("case", "group", "image", "label"), [("one", "", str(tmp_path / "images" / "one.png"), "")]
+    )
+    write_report([out], tmp_path / "page")
+    assert sorted(path.name for path in (page.parent / "data").iterdir()) == ["0001.js", "mine.txt"]
+    (tmp_path / "site" / "data").mkdir(parents=True)
+    for name in ("index.html", "data/0001.js"):
+        (tmp_path / "site" / name).write_text("somebody's", encoding="utf-8")
+    write_view(tmp_path / "images" / "two.png", None, None, tmp_path / "site" / "page")
+    assert (tmp_path / "site" / "data" / "0001.js").read_text(encoding="utf-8") == "somebody's"
 
 
 def test_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,8 +441,17 @@ class TestLayers:
         case["map"][:3] = np.nan
         save(tmp_path / "a.tif", case["map"], None)
         save(tmp_path / "a.png", case["image"], None)
-        found = PictureLayers(load(tmp_path / "a.png"), 512).values(load(tmp_path / "a.tif"))
-        assert np.isfinite([found["low"], found["start"], found["high"]]).all()
+        for most in (512, 30):
+            found = PictureLayers(load(tmp_path / "a.png"), most).values(load(tmp_path / "a.tif"))
+            assert np.isfinite([found["low"], found["start"], found["high"]]).all()
+        save(tmp_path / "b.tif", np.full((40, 60), np.nan, np.float32), None)
+        assert PictureLayers(load(tmp_path / "a.png"), 512).values(load(tmp_path / "b.tif")) == {"map": None}
+        one = np.zeros((4, 4, 2), np.float32)
+        one[::2, ::2] = np.nan  # one of each block
+        one[1, 1, 0] = 5
+        save(tmp_path / "c.nii.gz", one, None)
+        layers = VolumeLayers(load(tmp_path / "c.nii.gz"), 2, 2)
+        assert layers.values(load(tmp_path / "c.nii.gz"))["high"] == 5
 
     @pytest.mark.parametrize("axis", [None, 0, 2])
     def test_outlines_against_a_loop(self, axis: int | None) -> None:

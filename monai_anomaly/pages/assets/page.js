@@ -47,7 +47,7 @@
       if (runs.length > 1) $("summary").append(node("h2", {}, run.name));
       const groups = byGroup(index);
       if (Object.keys(groups).length) $("summary").append(node("div", { class: "charts" }, charts.boxes(groups, "anomaly score by group")));
-      for (const figure of run.figures) $("summary").append(node("figure", {}, node("img", { src: figure, alt: figure, loading: "lazy" })));
+      for (const figure of run.figures) $("summary").append(node("figure", {}, node("img", { src: figure.file, alt: figure.title, loading: "lazy" })));
       for (const [title, rows] of Object.entries(run.tables)) $("summary").append(node("h2", {}, title.replaceAll("_", " ")), table(rows));
       if (run.failures.length) $("summary").append(node("h2", { class: "problem" }, "cases that failed"), table(run.failures));
     });
@@ -110,7 +110,7 @@
 
   // ---- viewer
   const look = { map: true, truth: true, prediction: true, opacity: 0.5, threshold: 0, high: 1, colors: "viridis" };
-  let stages = [], curve = null, data = null;
+  let stages = [], curve = null, data = null, latest = 0;
   function closeStages() {
     for (const stage of stages) stage.close?.();
     stages = [];
@@ -173,6 +173,7 @@
   async function open(index) {
     closeStages();
     opened = index;
+    const ticket = ++latest;
     if (runs[0].name) history.replaceState(null, "", `#case-${index + 1}`);
     const one = cases[index], number = order.indexOf(index) + 1;
     const head = node("div", { class: "bar" },
@@ -188,15 +189,18 @@
       return;
     }
     try {
-      data = await monaiAnomaly.load(one);
-      if (opened !== index) return;
-      await build(one, index);
+      const found = await monaiAnomaly.load(one);
+      if (ticket !== latest) return;
+      data = found;
+      await build(one, index, ticket);
     } catch (error) {
+      if (ticket !== latest) return;
       $("viewer").append(node("p", { class: "problem" }, error.message));
     }
   }
-  async function build(one, index) {
+  async function build(one, index, ticket) {
     const panels = runs.map((run) => node("div", {}, runs.length > 1 ? node("h2", {}, run.name) : null, node("div", { class: "stage" }, node("canvas", { tabindex: 0 }))));
+    for (const note of data.notes) $("viewer").append(node("p", { class: "problem" }, note));
     $("viewer").append(controls(one), node("div", { class: "runs" }, ...panels));
     const scores = one.runs.map((run) => run.slices).filter((values) => values.length > 1);
     curve = scores.length ? charts.slices(scores, (wanted) => stages[0].goTo(wanted)) : null;
@@ -206,8 +210,9 @@
       : "The wheel zooms, dragging moves. Keys: up and down for cases, M map, T truth, P segmentation, + and - threshold, Escape back."));
     const make = data.kind === "volume" ? monaiAnomaly.volumeStage : monaiAnomaly.imageStage;
     const made = [];
-    for (const [run, panel] of panels.entries()) made.push(await make(panel.querySelector("canvas"), data, run, moved));
-    if (opened !== index) return made.forEach((stage) => stage.close?.());
+    const shown = data;
+    for (const [run, panel] of panels.entries()) made.push(await make(panel.querySelector("canvas"), shown, run, moved));
+    if (ticket !== latest) return made.forEach((stage) => stage.close?.());
     stages = made;
     redraw();
     if (data.kind === "volume") {
@@ -226,7 +231,7 @@
     if (box) $(`toggle-${box}`)?.click();
     else if (key === "ArrowLeft" || key === "ArrowRight") stages[0]?.goTo(stages[0].index() + (key === "ArrowRight" ? 1 : -1));
     else if (key === "ArrowUp" || key === "ArrowDown") step(key === "ArrowDown" ? 1 : -1);
-    else if (key === "Escape" && cases.length > 1) show("cases");
+    else if (key === "Escape" && runs[0].name) show("cases");
     else if ((key === "+" || key === "-") && $("threshold")) {
       $("threshold")[key === "+" ? "stepUp" : "stepDown"](5);
       $("threshold").dispatchEvent(new Event("input"));
@@ -243,7 +248,7 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   document.addEventListener("keydown", (event) => {
-    if ($("viewer").hidden || event.target.matches("input[type=range], select") || event.ctrlKey || event.metaKey) return;
+    if ($("viewer").hidden || event.target.matches("input[type=range], select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (press(event.key)) { event.preventDefault(); event.stopPropagation(); }
   }, true);
   caseTable();

@@ -111,11 +111,11 @@ const monaiAnomaly = (() => {
     await add("prediction", part.prediction, { colormap: "prediction", cal_min: 0.5, cal_max: 1 });
 
     const length = data.step.reduce((sum, one) => sum + one * one, 0);
-    const here = () => Array.from(nv.frac2mm(nv.scene.crosshairPos)).slice(0, 3);
+    const here = () => Array.from(nv.frac2mm(nv.scene.crosshairPos, 0, true)).slice(0, 3);
     const index = () => Math.round(here().reduce((sum, one, axis) => sum + (one - data.first[axis]) * data.step[axis], 0) / length);
     function goTo(wanted) {
       const steps = Math.min(Math.max(wanted, 0), data.count - 1) - index();
-      nv.scene.crosshairPos = nv.mm2frac(here().map((one, axis) => one + steps * data.step[axis]));
+      nv.scene.crosshairPos = nv.mm2frac(here().map((one, axis) => one + steps * data.step[axis]), 0, true); // true: oblique volumes, too
       nv.drawScene();
       onMove(stage);
     }
