@@ -180,6 +180,16 @@ class TestVolumes:
         assert browser.page.is_visible("#cases")
         browser.check()
 
+    def test_a_browser_without_webgl_is_told(self, browser: Browser, tmp_path: Path) -> None:
+        script = """const old = HTMLCanvasElement.prototype.getContext;
+        HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+          return kind === "webgl2" ? null : old.call(this, kind, ...rest); };"""
+        browser.page.add_init_script(script)
+        browser.open(write_report([write_run(tmp_path, {"one": volume_case()})]), "#case-1")
+        browser.page.wait_for_selector("#viewer .problem")
+        assert "it has no WebGL 2" in browser.page.inner_text("#viewer")
+        browser.check()
+
     def test_a_click_on_the_curve_goes_to_the_slice(self, browser: Browser, tmp_path: Path) -> None:
         browser.open(write_report([write_run(tmp_path, {"one": volume_case()})]), "#case-1").ready()
         box = browser.page.query_selector("#viewer svg").bounding_box()

@@ -90,6 +90,8 @@ const monaiAnomaly = (() => {
   /** A volume in NiiVue, whose spacing and orientation are the file's. */
   async function volumeStage(canvas, data, run, onMove) {
     const part = data.runs[run];
+    if (!document.createElement("canvas").getContext("webgl2"))
+      throw new Error("This browser shows no volumes: it has no WebGL 2. Switch its hardware acceleration on, or take another one.");
     const nv = new niivue.Niivue({
       backColor: [0, 0, 0, 1], show3Dcrosshair: false, isNearestInterpolation: true, dragAndDropEnabled: false,
       logLevel: "error", viewModeHotKey: "", clipPlaneHotKey: "", crosshairColor: [1, 1, 1, 0.4], crosshairWidth: 0.15, crosshairWidthUnit: "percent",
