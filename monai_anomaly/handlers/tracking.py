@@ -52,7 +52,7 @@ class Tracking:
 
             self.folder.mkdir(parents=True, exist_ok=True)
             place = f"sqlite:///{self.folder / 'mlflow.db'}"
-            uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else place  # type: ignore[no-untyped-call]
+            uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else place
             handler = MLFlowHandler(
                 tracking_uri=uri,
                 epoch_log=False,
