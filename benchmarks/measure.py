@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from monai_anomaly.networks.blocks import MultiLevelFeatures, ResNet2d, imagenet_statistics, load_resnet_weights
 
@@ -41,6 +42,13 @@ def copy_rate(repeats: int = 5) -> float:
     source = torch.randn(1 << 26)
     target = torch.empty_like(source)
     return 2 * 4 * len(source) / fastest({"copy": lambda: target.copy_(source)}, repeats)["copy"] / 1e9
+
+
+def operations(function: Callable[[], object]) -> float:
+    """Return the floating-point operations of a call's products and convolutions, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return float(counter.get_total_flops())
 
 
 def of_products(operations: float, seconds: float) -> str:

@@ -98,12 +98,17 @@ def main() -> None:
         },
         3,
     )
+    small = [tensor[:, ::2, ::2].contiguous() for tensor in tensors]
+    less = RandSyntheticLesion(small, prob=1.0, num_lesions=(1, 1))
+    less.set_random_state(0)
+    growth = measure.fastest({"s": lambda: [less(small[n % 3]) for n in range(count)]}, 3)["s"]
     plain, fast = (1000 * times[name] / count for name in ("plain", "ours"))
     measure.table(
         f"One lesion in {SIZE} x {SIZE} x 3, one thread",
         [
             ("scikit-image and scipy, step by step", f"{plain:.0f} ms"),
             ("RandSyntheticLesion, with the field of view", f"{fast:.1f} ms, {plain / fast:.0f}x"),
+            (f"growth: at {SIZE // 2} x {SIZE // 2}", f"{1000 * growth / count:.1f} ms"),
         ],
     )
     training(tensors)
@@ -129,6 +134,7 @@ def training(tensors: list[torch.Tensor]) -> None:
         f"ReSynthDetect, one image of {SIZE} x {SIZE}, small widths",
         [
             ("forward and backward, two threads", f"{trained:.1f} s"),
+            ("its products per second", measure.of_products(measure.operations(step), trained)),
             ("to make it from cached images", f"{1000 * made:.0f} ms, {trained / made:.0f}x ahead"),
         ],
     )
