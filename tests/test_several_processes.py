@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.engines import SupervisedTrainer, Trainer
 from torch import nn
 
 from monai_anomaly import ranks
 from monai_anomaly.__main__ import main
 from monai_anomaly.data import SharedBatchesLoader
 from monai_anomaly.data.phantoms import write_image_labels_layout, write_phantoms, write_retouch_layout
+from monai_anomaly.handlers import AverageGradients
 from monai_anomaly.networks.blocks.shared_batch_norm import share_batch_norm
 
 CLASSIFIER = "agm train_classifier ablation_1_base"
@@ -43,7 +45,6 @@ RUNS = {  # overlay, weights of, folder knob
 }
 TRAININGS = {
     "resynthdetect train_reconstruction": "fundus",
-    "amnet train_nsa": "oct",
     "agm train_ganomaly": "healthy",
 }
 
@@ -286,3 +287,59 @@ def test_gradients_and_batch_statistics_are_those_of_the_whole_batch(tmp_path: P
         assert sorted(found) == sorted(expected)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+class OwnTrainer(Trainer):
+    """A trainer without MONAI's events around the backward pass, as those of GANs are."""
+
+    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, loader: Any) -> None:
+        self.network, self.optimizer = network, optimizer
+        super().__init__(torch.device("cpu"), 2, loader, handlers=[AverageGradients()], decollate=False)
+
+    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.optimizer.zero_grad()
+        loss = self.network(batchdata["image"]).tanh().square().mean()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+
+def train(folder: Path, kind: str) -> None:
+    """Train for two epochs of two batches; each process begins with weights of its own, the first one's count."""
+    torch.set_num_threads(1)
+    ranks.join()
+    network, images = small_network()
+    network = network.double()
+    if not ranks.is_first():
+        with torch.no_grad():
+            network[0].weight.zero_()
+    data = [{"image": image, "label": image.mean().reshape(1, 1, 1)} for image in torch.cat((images, images[:2] + 1))]
+    loader = SharedBatchesLoader(data, 4, shuffle=True, seed=5)
+    optimizer = torch.optim.SGD(network.parameters(), 0.5, momentum=0.9)
+    if kind == "own":
+        OwnTrainer(network, optimizer, loader).run()
+    else:
+        SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=2,
+            train_data_loader=loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=lambda found, label: (found.tanh() - label).square().mean(),
+            decollate=False,
+            train_handlers=[AverageGradients()],
+        ).run()
+    torch.save(network.state_dict(), folder / f"{kind}_{ranks.count()}_{ranks.index()}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["supervised", "own"])
+def test_a_training_ends_with_the_weights_of_one_process(tmp_path: Path, kind: str) -> None:
+    for count in (1, 2):
+        assert in_processes(count, train, tmp_path, kind) == [0] * count
+    one, *both = (torch.load(tmp_path / f"{kind}_{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1"))
+    start = small_network()[0].double().state_dict()
+    assert not torch.allclose(one["0.weight"], start["0.weight"], atol=1e-3)
+    for found in both:
+        for name, value in one.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-11)
