@@ -34,7 +34,7 @@ def join() -> torch.device:
     Raises:
         RuntimeError: not started by torchrun, or more processes than GPUs on this machine.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not _started():
         msg = "This config is for several processes; start it with torchrun --nproc_per_node N -m monai.bundle run ..."
         raise RuntimeError(msg)
     local, on_gpu = int(os.environ["LOCAL_RANK"]), torch.cuda.is_available()
@@ -47,6 +47,11 @@ def join() -> torch.device:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     return device
+
+
+def _started() -> int:
+    """Return how many processes torchrun started, 0 where it did not; clusters set WORLD_SIZE for runs of their own."""
+    return int(os.environ["WORLD_SIZE"]) if {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ) else 0
 
 
 def index() -> int:
@@ -70,7 +75,7 @@ def check_joined() -> None:
     Raises:
         RuntimeError: it does not: each process would do all the work.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = _started()
     if started > 1 and count() == 1:
         msg = f"torchrun started {started} processes, and each would do the whole work; lay multi_gpu_*.yaml over."
         raise RuntimeError(msg)
@@ -82,9 +87,8 @@ def part(items: Sequence[T]) -> Sequence[T]:
     return items[len(items) * number // total : len(items) * (number + 1) // total]
 
 
-def share(number: int, device: torch.device | None = None) -> int:
-    """Return a number of images divided by the processes, at least 1; ``device`` makes a config join them first."""
-    del device
+def share(number: int) -> int:
+    """Return a number of images divided by the processes, at least 1."""
     return max(1, number // count())
 
 

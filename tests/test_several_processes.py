@@ -207,6 +207,8 @@ def test_torchrun_without_the_overlay(
     data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    ranks.check_joined()  # a cluster's own, not torchrun's
+    monkeypatch.setenv("LOCAL_RANK", "0")
     words = ["run", "resad", "train", "smoke", "--dataset_dir", str(data["fundus"]), "--ckpt_dir", str(tmp_path)]
     assert main(words) == 1
     message = "torchrun started 2 processes, and each would do the whole work; lay multi_gpu_*.yaml over"

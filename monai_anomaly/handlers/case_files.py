@@ -16,6 +16,7 @@ from monai_anomaly.data.cases import CaseDataset
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.handlers.growing_table import GrowingTable
 from monai_anomaly.keys import CASE
+from monai_anomaly.transforms.class_numbers import IGNORED
 from monai_anomaly.transforms.depth_first import oct_axes
 
 
@@ -77,7 +78,8 @@ class CaseFiles:
         return int(self.slice_axis(image) if callable(self.slice_axis) else self.slice_axis)
 
     def _keep(self, case: str, truth: Any, image: Any) -> Path:
-        array = convert_to_tensor(truth)[0].cpu().numpy().astype(np.uint8)
+        array = convert_to_tensor(truth)[0].cpu().numpy()
+        array = np.where(array == IGNORED, 0, array).astype(np.uint8)
         file = self.folder / "truth" / case
         if array.ndim == 2:
             file = file.with_name(f"{file.name}.png")

@@ -111,7 +111,8 @@ class VolumeLayers:
         """Return a slice as a small picture, (H, W) of 0 to 255, as the viewer turns it."""
         plane = np.moveaxis(convert_to_tensor(self.image).float().mean(0).numpy(), self.slice_axis, 0)[index].T
         plane = plane[::-1] if rows_run_up(self.image.affine, self.slice_axis) else plane
-        return eight_bits(plane, *np.nanpercentile(plane, (0.2, 99.8)))
+        plane = np.nan_to_num(plane)
+        return eight_bits(plane, *np.percentile(plane, (0.2, 99.8)))
 
     def values(self, anomaly_map: MetaTensor) -> dict[str, Any]:
         """Return a map, its range, and where its highest values start."""
@@ -174,7 +175,8 @@ class PictureLayers:
         array = _mean(self._blocks(convert_to_tensor(self.image).float().numpy()), (2, 4))
         array = array[:3] if len(array) >= 3 else array.mean(0, keepdims=True)
         low, high = (0, 255) if 1 < np.nanmax(array) <= 255 else np.nanpercentile(array, (0.2, 99.8))
-        return eight_bits(array, float(low), float(high)).transpose(1, 2, 0).squeeze()
+        found = eight_bits(array, float(low), float(high))
+        return found.transpose(1, 2, 0) if len(found) == 3 else found[0]
 
     def values(self, anomaly_map: MetaTensor) -> dict[str, Any]:
         """Return a map, its range, and where its highest values start."""

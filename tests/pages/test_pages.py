@@ -9,16 +9,22 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_anomaly.__main__ import main
+from monai_anomaly.data import CaseDataset
+from monai_anomaly.handlers import CaseFiles
 from monai_anomaly.pages import RunFolder, write_report, write_view
 from monai_anomaly.pages.layers import PictureLayers, VolumeLayers, load, outlines
+from monai_anomaly.transforms.class_numbers import IGNORED
 
 try:
     from playwright import sync_api
@@ -355,6 +361,33 @@ def test_a_bundles_own_run(
     assert browser.page.is_visible("#toggle-map")
     assert browser.page.is_visible("#toggle-prediction")
     browser.check()
+
+
+def test_axes_and_truth_that_a_run_leaves(tmp_path: Path) -> None:
+    """The slice axis is the detector's, also where every side is as long; ignored pixels are nobody's truth."""
+    side = MetaTensor(torch.rand(1, 6, 6, 6), affine=np.diag([1.0, 2.0, 3.0, 1.0]))
+    truth = torch.zeros(1, 6, 6, 6)
+    truth[0, 2:4, 2:4, 1], truth[0, 5] = 2, IGNORED
+    records = [{"case": "a/one", "group": "abnormal", "image": "one.nii.gz", "label": ["x.png", "y.png"]}]
+    handler = CaseFiles(tmp_path, CaseDataset(records, dict), slice_axis=lambda image: 1, truth_key="truth")
+    state = SimpleNamespace(batch=[{"case": "a/one", "raw": side, "truth": truth}])
+    handler(SimpleNamespace(state=state))
+    case = RunFolder(tmp_path).cases["a/one"]
+    assert case.slice_axis == 1
+    assert VolumeLayers(side, case.slice_axis, 512).described()["plane"] == "coronal"
+    kept = nib.load(case.labels[0])
+    assert np.array_equal(np.unique(kept.get_fdata()), [0, 2])
+    np.testing.assert_allclose(kept.affine, np.diag([1, 2, 3, 1]))
+    oct_case = CaseFiles(tmp_path / "oct", CaseDataset(records, dict), axes=(1, 2, 0))
+    oct_case(SimpleNamespace(state=state))
+    found = RunFolder(tmp_path / "oct").cases["a/one"]
+    assert found.slice_axis == 0
+    assert [file.name for file in found.labels] == ["x.png", "y.png"]
+
+
+def test_pictures_of_one_row(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.zeros((1, 9), np.uint8), None)
+    assert PictureLayers(load(tmp_path / "a.png"), 512).glance(0).shape == (1, 9)
 
 
 def test_numbers_instead_of_names(tmp_path: Path) -> None:
