@@ -407,6 +407,8 @@ def test_numbers_instead_of_names(tmp_path: Path) -> None:
         assert b"Jane" not in content
         assert str(tmp_path).encode() not in content
     assert page.parent / "figures" / "1_1.png" in found
+    with Image.open(page.parent / "thumbnails" / "0001.jpg") as small:
+        assert small.size == (24, 30)  # a slice, not the run's picture with the name drawn on it
     told = page.read_text(encoding="utf-8")
     assert "case 0001" in told
     assert "its files cannot be shown" in told
