@@ -34,9 +34,9 @@ def scan_of(shape=(256, 192, 4), lesions=(), difficulty=0.3, seed=0):
 
 @pytest.mark.parametrize("lesions", [(), ("PED",), ("drusen", "SRF"), EVERYTHING])
 @pytest.mark.parametrize(("difficulty", "limit"), [(0.0, 1.0), (1.0, 2.0)])
-@pytest.mark.parametrize("shape", [(512, 496, 3), (256, 192, 4), (300, 256, 1)])
-def test_membrane_of_phantoms(shape, lesions, difficulty, limit):
-    for seed in (0, 1):
+@pytest.mark.parametrize(("shape", "seeds"), [((512, 496, 3), (0,)), ((256, 192, 4), (0, 1)), ((300, 256, 1), (0, 1))])
+def test_membrane_of_phantoms(shape, seeds, lesions, difficulty, limit):
+    for seed in seeds:
         image, truth, _ = scan_of(shape, lesions, difficulty, seed)
         found = estimate_bruchs_membrane(image)
         assert found.shape == truth.shape
@@ -140,6 +140,27 @@ class TestFlatten:
         flat = FlattenToBruchsMembrane(mode="bilinear")(image, torch.tensor([10.0, 10.5, 11.0]))
         torch.testing.assert_close(flat[0, 20] - flat[0, 10], torch.full((3,), 10.0))
         torch.testing.assert_close(flat[0, 10], torch.tensor([10.0, 10.5, 11.0]))
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.int32, torch.float32, torch.int64])
+    @pytest.mark.parametrize("most_rows", [1000, 0])
+    def test_in_blocks_and_by_a_gather_as_a_loop(self, dtype, most_rows, monkeypatch):
+        monkeypatch.setattr("monai_anomaly.transforms.flatten._MOST_ROWS", most_rows)
+        monkeypatch.setattr("monai_anomaly.transforms.flatten._BLOCK", (8, 5))
+        torch.manual_seed(0)
+        image = (torch.rand(2, 4, 21, 3) * 1000 - 400).to(dtype).movedim(2, 1)
+        shifts = torch.randint(-30, 31, (4, 3))
+        expected = torch.zeros_like(image)
+        for a, b in np.ndindex(4, 3):
+            for row in range(21):
+                source = row - int(shifts[a, b])
+                if 0 <= source < 21:
+                    expected[:, row, a, b] = image[:, source, a, b]
+        moved = shift_a_scans(image, shifts)
+        assert moved.dtype == dtype
+        assert torch.equal(moved, expected)
+        between = shift_a_scans(image.float(), shifts - 0.75)
+        below = shift_a_scans(image.float(), shifts - 1)
+        torch.testing.assert_close(between, 0.75 * below + 0.25 * expected.float(), rtol=1e-5, atol=1e-3)
 
     def test_dictionary_moves_labels_alike_and_inverts_predictions(self):
         image, truth, phantom = scan_of(lesions=EVERYTHING)
