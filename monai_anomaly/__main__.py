@@ -113,6 +113,12 @@ def _add_experiments(commands: Any) -> None:
     compare.add_argument("--config", action="append", default=[], help="a config to lay over all others, e.g. smoke")
     compare.set_defaults(function=_compare)
 
+    thresholds = commands.add_parser("thresholds", help="of the score: from healthy cases, and what they cost")
+    thresholds.add_argument("healthy", help="output_dir of a run on healthy cases that nothing was fitted on")
+    thresholds.add_argument("judged", metavar="OUT", help="output_dir of a run to judge, with the same weights")
+    thresholds.add_argument("--rates", type=float, nargs="+", default=(0.05, 0.1, 0.2), help="false-positive rates")
+    thresholds.set_defaults(function=_thresholds)
+
 
 def _listed(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
@@ -222,6 +228,13 @@ def _compare(known: argparse.Namespace, rest: list[str]) -> None:
     options = {k: v for k, v in vars(known).items() if k not in _NOT_OF_EXPERIMENTS and v is not None}
     report = run_compare(**options, configs=known.config, overrides=_overrides(rest))
     sys.stdout.write(f"{report}\n")
+
+
+def _thresholds(known: argparse.Namespace, rest: list[str]) -> None:
+    del rest
+    from monai_anomaly.experiments import run_thresholds, thresholds_text
+
+    sys.stdout.write(thresholds_text(run_thresholds(known.healthy, known.judged, known.rates)))
 
 
 def _prepare_for_many_runs() -> None:
