@@ -46,7 +46,7 @@ def run_thresholds(
         raise ValueError(msg)
     both = sorted(first.files.keys() & second.files.keys())
     if both:
-        msg = f"{len(both)} cases are in both runs, {first.files[both[0]]} among them; take other healthy cases for the threshold."
+        msg = f"{len(both)} cases are in both runs, {first.files[both[0]]} among them; take other healthy ones."
         raise ValueError(msg)
     known = {case: score for case, score in second.scores.items() if second.groups[case] not in ("", "unlabeled")}
     labels = [second.groups[case] != "normal" for case in known]

@@ -1,45 +1,23 @@
-"""Running bundles: where they lie, what guards a run, strict overrides, short errors, and the model zoo's checks."""
+"""Running bundles: where they lie, what guards a run, strict overrides, short errors."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigWorkflow
 
 from monai_anomaly import ranks
 from monai_anomaly.checks import check_directory, check_file, check_writable, did_you_mean
 from monai_anomaly.data.folder_lock import lock_folder
-from monai_anomaly.data.writers import write_atomically
-from monai_anomaly.networks import export_onnx
-
-logger = logging.getLogger(__name__)
-
-__all__ = [
-    "StrictConfigWorkflow",
-    "bundles_folder",
-    "check_bundle",
-    "check_flags",
-    "config_files",
-    "export_bundle",
-    "find_bundle",
-    "guard",
-    "list_bundles",
-]
 
 
 def bundles_folder() -> Path:
     """Return the folder of the bundles that come with the package, installed or checked out."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return next(folder for folder in (package / "bundles", package.parent / "bundles") if folder.is_dir())
 
 
@@ -176,88 +154,3 @@ def _ids(config: Any, prefix: str = "") -> Iterable[str]:
             if key != "_meta_":
                 yield prefix + key
                 yield from _ids(value, f"{prefix}{key}::")
-
-
-def export_bundle(
-    bundle: Path, out: str | Path, configs: Iterable[str] = ("inference",), overrides: Mapping[str, Any] | None = None
-) -> Path:
-    """Write the network of a bundle, with its weights, as an ONNX file that carries its preprocessing.
-
-    Args:
-        bundle: its folder.
-        out: the file.
-        configs: by name, with ``network_def`` and ``ckpt_path``; ``in_channels`` (else 1) and ``image_size`` say what
-            the network sees.
-        overrides: by id.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: no weights.
-        ImportError: what an export needs is not installed.
-    """
-    files = config_files(bundle, configs)
-    parser = StrictConfigWorkflow(files, override=overrides, workflow_type=None, logging_file=False).parser
-    weights = Path(str(parser.get_parsed_content("ckpt_path")))
-    check_file("ckpt_path", weights, "fit the detector first (train.yaml), or pass its weights (--ckpt_path FILE).")
-    network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    channels = parser.get_parsed_content("in_channels") if "in_channels" in parser else 1
-    size = [int(side) for side in parser.get_parsed_content("image_size")]
-    metadata = {
-        "bundle": bundle.name,
-        "version": json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"],
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "image_size": size,
-        "preprocessing": _with_values(parser, parser["preprocessing"]),
-        "inferer": _with_values(parser, parser["inferer"]),
-    }
-    scales = parser.get_parsed_content("scales") if "scales" in parser else [1]
-    model = export_onnx(network, torch.rand(1, channels, *size), metadata, any_size=len(scales) > 1)
-    return write_atomically(out, lambda path: path.write_bytes(model))
-
-
-def _with_values(parser: Any, node: Any) -> Any:
-    """Return a part of a config, references replaced by what they refer to as far as that is no expression."""
-    if isinstance(node, dict):
-        return {key: _with_values(parser, value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_with_values(parser, value) for value in node]
-    if isinstance(node, str) and node.startswith("@") and node[1:] in parser:
-        return _with_values(parser, parser[node[1:]])
-    return node
-
-
-def check_bundle(bundle: Path, schema: Path | None = None) -> list[str]:
-    """Run the model zoo's checks that need no network, and return what was checked.
-
-    Files, version and changelog, metadata against the published schema, network input and output. The network is
-    checked as ``smoke.yaml`` shrinks it, which also stands in for what fitting would bring.
-
-    Args:
-        bundle: its folder.
-        schema: the metadata schema's file; None checks without the schema's text, by the required keys alone.
-
-    Raises:
-        ValueError: a check failed.
-    """
-    required = ("LICENSE", "configs/metadata.json", "configs/inference.yaml", "docs/README.md", "docs/paper.md")
-    missing = [name for name in required if not (bundle / name).is_file()]
-    if missing:
-        msg = f"{bundle.name} lacks {', '.join(missing)}."
-        raise ValueError(msg)
-    meta = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    if meta.get("version") not in meta.get("changelog", {}):
-        msg = f"{bundle.name}: version {meta.get('version')!r} is not in the changelog."
-        raise ValueError(msg)
-    checked = ["files", "version and changelog"]
-    meta_file = str(bundle / "configs" / "metadata.json")
-    if schema is not None:
-        with tempfile.TemporaryDirectory() as folder:  # verify_metadata looks here first, and then not on the network
-            shutil.copy(schema, Path(folder) / "schema.json")
-            verify_metadata(meta_file=meta_file, filepath=str(Path(folder) / "schema.json"))
-        checked.append("metadata schema")
-    configs = config_files(bundle, ["inference", "smoke"])
-    verify_net_in_out(net_id="network_def", meta_file=meta_file, config_file=configs, device="cpu", n=8)
-    return [*checked, "network input and output"]
