@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from monai_anomaly.data.writers import write_atomically
+from monai_anomaly.evaluation.calibration import calibration_rows, save_calibration
 from monai_anomaly.evaluation.figures import save_curves
 from monai_anomaly.evaluation.map_evaluation import MapEvaluation, image_curve, image_interval
 from monai_anomaly.evaluation.mask_evaluation import MaskEvaluation
@@ -25,6 +28,7 @@ def write_report(
     seed: int = 0,
     masks: MaskEvaluation | None = None,
     thresholds: Sequence[Row] = (),
+    healthy_levels: np.ndarray | None = None,
 ) -> Path:
     """Write ``report.md``, CSV tables and curves, and return the report's path.
 
@@ -35,6 +39,7 @@ def write_report(
         seed: of the bootstrap.
         masks: Dice of masks, None for a detector that gives maps alone.
         thresholds: rows of `threshold_rows`.
+        healthy_levels: see `calibration_rows`; None for no such section.
     """
     lines = [f"# Evaluation of {evaluations[0].method}", "", *notes, ""]
     lines += [
@@ -51,6 +56,8 @@ def write_report(
         lines += ["", "## Thresholds of the score", "", note, "", *markdown_table(thresholds)]
     for evaluation in evaluations:
         lines += ["", *_protocol_section(folder, evaluation, seed)]
+        if healthy_levels is not None:
+            lines += ["", *_calibration_section(folder, evaluation, healthy_levels)]
     pictures = sorted((folder / "cases").rglob("*.png"))
     if pictures:
         lines += ["", "## Cases", ""]
@@ -100,6 +107,20 @@ def _protocol_section(folder: Path, evaluation: MapEvaluation, seed: int) -> lis
     if grades:
         lines += ["", "### Images by grade, AUROC", "", *markdown_table(grades)]
     return lines
+
+
+def _calibration_section(folder: Path, evaluation: MapEvaluation, levels: np.ndarray) -> list[str]:
+    name, curve = evaluation.protocol.name, evaluation.curves()[evaluation.method]
+    rows = calibration_rows(curve, levels)
+    write_csv(folder / f"{name}_calibration.csv", rows)
+    save_calibration(folder / f"{name}_calibration.png", rows, curve)
+    note = (
+        "Values that so many of the healthy pixels seen in training exceed, and the shares of these cases' pixels that "
+        "do. Far more healthy pixels above than promised: these images are unlike those, or lesions reach beyond their "
+        "outlines. Lesion share: of the pixels up to the next value."
+    )
+    picture = f"![calibration]({name}_calibration.png)"
+    return ["### Calibration of the pixels", "", note, "", *markdown_table(rows), "", picture]
 
 
 def write_curves(file: Path, curves: Mapping[str, Curve]) -> None:

@@ -120,7 +120,9 @@ class EvaluationReport:
         first = evaluations[0]
         healthy, own = self._healthy_scores(engine), first.image_scores[self.method]
         thresholds = threshold_rows(healthy, self.false_positive_rates, own, first.image_labels)
-        path = write_report(self.folder, evaluations, notes, self.seed, masks, thresholds)
+        calibration = getattr(self.network, "calibration", None)
+        levels = calibration.levels.cpu().numpy() if calibration is not None and calibration.is_fitted else None
+        path = write_report(self.folder, evaluations, notes, self.seed, masks, thresholds, levels)
         logger.info("report: %s", path)
 
     def _healthy_scores(self, engine: Any) -> list[float]:
