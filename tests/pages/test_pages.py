@@ -517,6 +517,15 @@ def _unzipped(text: str) -> bytes:
     return gzip.decompress(base64.b64decode(text))
 
 
+def test_a_view_has_no_way_to_other_cases(tmp_path: Path, browser: Browser) -> None:
+    write_run(tmp_path, {"one": picture_case()})
+    page = browser.open(write_view(tmp_path / "images" / "one.png", None, None, tmp_path / "page"))
+    page.ready()
+    assert not page.page.get_by_text("next ›").is_visible()
+    assert page.page.locator(".stage canvas").is_visible()
+    page.check()
+
+
 def test_a_view_writes_only_below_its_folder(tmp_path: Path) -> None:
     out = write_run(tmp_path, {"one": picture_case()})
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
