@@ -87,7 +87,7 @@ def run(guide: str, data: Path, out: Path) -> dict[str, float]:
             workflow.run()
         (maps / "done").touch()
     with (maps / "scores.csv").open(encoding="utf-8") as handle:
-        return {row["case"]: float(row["anomaly_score"]) for row in csv.DictReader(handle)}
+        return {Path(row["case"]).name: float(row["anomaly_score"]) for row in csv.DictReader(handle)}
 
 
 def trivial(scan: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 from torch import Tensor
 
 from monai_anomaly.checks import check_option, check_range
-from monai_anomaly.transforms.color_augment import AUGMENTATIONS, PAPER_AUGMENTATIONS, augment_crop
+from monai_anomaly.transforms.color_augment import AUGMENTATIONS, PAPER_AUGMENTATIONS, STAINS, augment_crop
 from monai_anomaly.transforms.field_of_view_mask import field_of_view_mask
 from monai_anomaly.transforms.perlin import perlin_noise
 
@@ -94,7 +94,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         size_fraction: shortest and longest side of a crop over that of the image, in (0, 1].
         num_augmentations: of the source, 0 to 5 (paper: 3 of 7; gray images have 5).
         augmentations: to choose from, names of `monai_anomaly.transforms.color_augment.AUGMENTATIONS` (paper: all
-            but brightness).
+            but brightness and absorb).
         alpha: see `fusion_weights`.
         edge_sigma: blur of the weights P W, in pixels (paper: 0). Photographs much reduced show no edge as hard as that
             of a shape drawn at the reduced size.
@@ -102,6 +102,8 @@ class RandSyntheticLesion(Randomizable, Transform):
         use_self_mix: False pastes without a soft border, the ablation of Table 4.
         min_contrast: least change a lesion makes, the mean over its pixels of the channel that changes most, over the
             width of ``value_range``; less is drawn again (paper: 0). Unseen ones would teach to mark healthy tissue.
+        own_tissue: share of lesions made of the very tissue they cover, after one or two of `STAINS`, as bleedings look
+            (paper: 0); vessels go on beneath.
         value_range: lowest and highest value of the images.
         source_key: see ``source``.
         field_of_view: whether lesions stay inside the eye, and whether tissue is taken from inside one, or one answer
@@ -131,6 +133,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         augmentations: Sequence[str] = PAPER_AUGMENTATIONS,
         edge_sigma: float = 0.0,
         min_contrast: float = 0.0,
+        own_tissue: float = 0.0,
     ) -> None:
         check_range("number of source images", len(source), 1)
         check_range("prob", prob, 0, 1)
@@ -142,6 +145,13 @@ class RandSyntheticLesion(Randomizable, Transform):
             check_option("augmentation", name, list(AUGMENTATIONS))
         check_range("edge_sigma", edge_sigma, 0)
         check_range("min_contrast", min_contrast, 0, 1)
+        check_range("own_tissue", own_tissue, 0, 1)
+        self.stains = tuple(name for name in STAINS if name in augmentations)
+        if own_tissue and not self.stains:
+            msg = (
+                f"own_tissue needs one of {', '.join(STAINS)} among the augmentations, got {', '.join(augmentations)}."
+            )
+            raise ValueError(msg)
         check_range("alpha", alpha, 0, 1)
         check_range("width of value_range", value_range[1] - value_range[0], 0, low_open=True)
         self.source, self.prob, self.num_lesions, self.size_fraction = source, prob, num_lesions, size_fraction
@@ -150,6 +160,7 @@ class RandSyntheticLesion(Randomizable, Transform):
         self.value_range, self.source_key = tuple(value_range), source_key
         self.field_of_view, self.source_field_of_view = ensure_tuple_rep(field_of_view, 2)
         self.augmentations, self.edge_sigma, self.min_contrast = tuple(augmentations), edge_sigma, min_contrast
+        self.own_tissue = own_tissue
         self._views: dict[int, np.ndarray] = {}
 
     def __call__(self, data: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,13 +196,18 @@ class RandSyntheticLesion(Randomizable, Transform):
                 f"{whole.shape[1]}; resize the source to the image's size, or lower size_fraction."
             )
             raise ValueError(msg)
+        names, own = self.augmentations, bool(self.own_tissue) and self.R.uniform() < self.own_tissue
+        if own:
+            whole, source_view, names = self._unit(torch.from_numpy(image).movedim(-1, 0)), view, self.stains
         for _ in range(_MAX_TRIES):
             there = self._place(source_view, size, whole.shape)
             here = self._place(view, size, image.shape)
+            there = here if own else there
             shape = perlin_mask(size, self.R) if self.use_perlin else np.ones(size, bool)
             shape &= _enlarged(view, here) & _enlarged(source_view, there)
             if shape.any():
-                crop = augment_crop(whole, *there, self.num_augmentations, self.R, self.augmentations)
+                count = self.R.randint(1, 3) if own else self.num_augmentations
+                crop = augment_crop(whole, *there, count, self.R, names)
                 weights = fusion_weights(shape, self.alpha) if self.use_self_mix else np.ones(size, np.float32)
                 low_value, high_value = self.value_range
                 crop = crop * np.float32(high_value - low_value) + np.float32(low_value)
@@ -273,6 +289,7 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         augmentations: Sequence[str] = PAPER_AUGMENTATIONS,
         edge_sigma: float = 0.0,
         min_contrast: float = 0.0,
+        own_tissue: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -280,6 +297,7 @@ class RandSyntheticLesiond(Randomizable, MapTransform):
         self.transform = RandSyntheticLesion(
             source, prob, num_lesions, size_fraction, num_augmentations, alpha, use_perlin, use_self_mix,
             value_range, source_key, field_of_view, augmentations, edge_sigma, min_contrast,
+            own_tissue,
         )  # fmt: skip
 
     def set_random_state(

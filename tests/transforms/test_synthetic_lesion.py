@@ -268,7 +268,10 @@ class TestAugmentations:
         seen.clear()
         augment_crop(whole[..., :1], slice(0, 9), slice(0, 9), 7, rng)
         assert set(seen) == set(PAPER_AUGMENTATIONS) - {"hue", "temperature"}
-        assert set(AUGMENTATIONS) - set(PAPER_AUGMENTATIONS) == {"brightness"}  # ours, for whoever asks for it
+        assert set(AUGMENTATIONS) - set(PAPER_AUGMENTATIONS) == {
+            "brightness",
+            "absorb",
+        }  # ours, for whoever asks for it
         with pytest.raises(ValueError, match="augmentation must be one of .* Did you mean 'gamma'"):
             RandSyntheticLesion(photographs, augmentations=("gama",))
 
@@ -298,6 +301,40 @@ class TestAugmentations:
         assert not mask.any()
         with pytest.raises(ValueError, match="min_contrast must be at least 0 and at most 1"):
             RandSyntheticLesion(photographs, min_contrast=2)
+
+    @pytest.mark.parametrize("channels", [3, 1])
+    def test_own_tissue_is_stained_where_it_lies(self, photographs, channels):
+        images = [photograph[:channels] for photograph in photographs]
+        options = {"alpha": 1.0, "augmentations": ("sharpen", "absorb"), "own_tissue": 1.0}
+        transform = RandSyntheticLesion(images, 1.0, (1, 1), (0.3, 0.5), **options)
+        transform.set_random_state(0)
+        for _ in range(10):
+            image, mask = transform(images[0])
+            inside = (mask[0] > 0) & (images[0].amin(0) > 0.02)
+            shares = (image / images[0].clamp(min=1e-6))[:, inside]
+            assert inside.any()
+            torch.testing.assert_close(
+                shares, shares[:, :1].expand_as(shares), rtol=1e-3, atol=1e-3
+            )  # one stain for all
+            assert torch.equal(image[:, mask[0] == 0], images[0][:, mask[0] == 0])
+            lost = 1 - shares[:, 0]
+            assert bool((lost[1:] > 0.149).all())
+            assert bool((lost < 0.551).all())
+            assert channels == 1 or 0 <= lost[0] < 0.201
+
+    def test_a_share_of_own_tissue(self, photographs):
+        dark = [torch.where(photographs[0] > 0.1, 0.2, photographs[0]), *(p.clamp(0.5) for p in photographs[1:])]
+        transform = RandSyntheticLesion(
+            dark[1:], 1.0, (1, 1), augmentations=("absorb",), own_tissue=0.5, field_of_view=False
+        )
+        transform.set_random_state(0)
+        found = [transform(dark[0]) for _ in range(60)]
+        brighter = [bool((i > dark[0]).any()) for i, m in found if m.any()]  # of other, brighter images
+        assert 15 < sum(brighter) < len(brighter) - 15
+        with pytest.raises(ValueError, match="own_tissue must be at least 0 and at most 1"):
+            RandSyntheticLesion(photographs, own_tissue=2)
+        with pytest.raises(ValueError, match="own_tissue needs one of absorb, brightness, gamma, shift among the aug"):
+            RandSyntheticLesion(photographs, own_tissue=0.5, augmentations=("hue", "sharpen"))
 
     def test_softer_edges(self, photographs):
         hard, soft = (RandSyntheticLesion(photographs, 1.0, (1, 1), (0.3, 0.3), edge_sigma=s) for s in (0.0, 2.0))
