@@ -78,7 +78,7 @@ def run(guide: str, data: Path, out: Path) -> dict[str, float]:
             names = [*configs, *([detector.volume] if detector.volume else [])]
             overrides: dict[str, Any] = {**detector.small[""], **detector.small.get(configs[0], {}), **places}
             if configs == detector.maps:
-                overrides |= {"section": "test", "maps_dir": str(out / "maps")}
+                overrides |= {**detector.small.get("maps", {}), "section": "test", "maps_dir": str(out / "maps")}
             files = config_files(find_bundle(detector.bundle), names)
             known = StrictConfigWorkflow(files, workflow_type=None, logging_file=False).parser
             own = {key: value for key, value in overrides.items() if key in known}

@@ -26,7 +26,7 @@ class Detector:
         weights: file that the last training leaves in ``ckpt_dir``.
         volume: config laid over all of them for volumes, None where the bundle is for volumes anyway.
         maps_dir: maps go to ``<maps_dir>/<guide>``; otherwise to ``output_dir``.
-        small: overrides that train it in minutes of a CPU, by training; "" for all of them and the maps.
+        small: overrides that train it in minutes of a CPU, by training, "maps" for these; "" for all.
         small_of: more of them, by modality.
     """
 
@@ -53,7 +53,7 @@ def _guide(title: str, name: str, **small: Any) -> Detector:
         (stage, "anomaly_maps"),
         f"{name}.pt",
         maps_dir=True,
-        small={"": {**shared, **small}},
+        small={"": {**shared, **small}, "maps": {"top_k": 50}},
     )
 
 

@@ -80,7 +80,8 @@ class TestRecipes:
             parser.read_config(config_files(find_bundle(detector.bundle), [*configs, *volume]))
             for key in {**detector.small.get("", {}), **detector.small.get(configs[0], {})}:
                 assert key in parser or configs == detector.maps, (configs, key)
-        assert set(detector.small) <= {"", *(configs[0] for configs in detector.train)}
+        assert all(key in parser for key in detector.small.get("maps", {}))
+        assert set(detector.small) <= {"", "maps", *(configs[0] for configs in detector.train)}
 
 
 class TestBadInput:
