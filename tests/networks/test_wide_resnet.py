@@ -109,3 +109,11 @@ def test_errors():
         ResNet2d("wide_resnet50")
     with pytest.raises(ValueError, match="in_channels"):
         ResNet2d("resnet18", in_channels=0)
+
+
+def test_untrained_features_are_told(caplog):
+    one, two = ResNet2d("resnet18"), ResNet2d("resnet18")
+    assert load_resnet_weights(one, "resnet18", "random", seed=3) == "random (seed 3), untrained"
+    assert "The features are untrained: weights='random' (seed 3)" in caplog.text
+    load_resnet_weights(two, "resnet18", "random", seed=3)
+    assert torch.equal(one.conv1.weight, two.conv1.weight)
