@@ -28,7 +28,8 @@ def calibration_rows(curve: Curve, levels: np.ndarray) -> list[dict[str, Any]]:
     values = np.interp(PERCENTILES, np.linspace(0, 100, len(levels)), levels)
     above = np.searchsorted(-curve.thresholds, -values, side="left")  # thresholds above each value
     true, false = (np.concatenate(([0.0], counts))[above] for counts in (curve.true_positives, curve.false_positives))
-    between = [-np.diff(np.append(counts, 0.0)) for counts in (true, false)]
+    between = [np.abs(np.diff(np.append(counts, 0.0))) for counts in (true, false)]
+    promised = np.mean(levels > values[:, None], axis=1)  # less than percentiles say where many pixels share a value
     with np.errstate(invalid="ignore"):
         shares = between[0] / (between[0] + between[1])
         healthy, lesions = false / np.float64(curve.num_negatives), true / np.float64(curve.num_positives)
@@ -36,7 +37,7 @@ def calibration_rows(curve: Curve, levels: np.ndarray) -> list[dict[str, Any]]:
         {
             "healthy_percentile": percentile,
             "value": float(values[index]),
-            "promised_rate": 1 - percentile / 100,
+            "promised_rate": float(promised[index]),
             "healthy_above": float(healthy[index]),
             "lesion_above": float(lesions[index]),
             "lesion_share": float(shares[index]),

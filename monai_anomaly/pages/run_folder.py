@@ -15,7 +15,9 @@ from monai_anomaly.data.suffixes import suffix_of
 MAP = "anomaly_map"
 PREDICTIONS = ("mask", "segmentation", "pseudo_label")
 _FIGURES = re.compile(r"(.*_)?(curves|calibration)|sweep")
-_TABLES = re.compile(r"(.*_)?(images|pooled|summary|grades)|thresholds|overlap|classification")  # of a whole run
+_TABLES = re.compile(
+    r"(.*_)?(images|pooled|summary|grades)|(healthy_)?thresholds|overlap|classification"
+)  # of a whole run
 
 
 @dataclass

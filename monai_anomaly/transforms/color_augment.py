@@ -1,4 +1,4 @@
-"""Seven ways to change a picture's look, of which synthetic lesions take three (Niu et al. 2023, section 3.3).
+"""Ways to change a picture's look: seven, of which lesions take three (Niu et al. 2023, section 3.3), and two of ours.
 
 All work on float32 arrays (H, W, C) in [0, 1] and return new ones. The ranges are those of the code of DRAEM where it
 has the same operation, else what looks like a lesion.

@@ -40,8 +40,12 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
         output as the image, of its type; floats where shifts are fractions.
 
     Raises:
+        TypeError: a complex image.
         ValueError: shifts of another shape than the A-scans.
     """
+    if image.is_complex():
+        msg = f"Images are real, got {image.dtype}; pass its magnitude (abs)."
+        raise TypeError(msg)
     scans, shifts = image.movedim(depth_axis + 1, 1), shifts.to(image.device)
     if shifts.shape != scans.shape[2:]:
         msg = f"Shifts are {tuple(shifts.shape)}, the image's A-scans {tuple(scans.shape[2:])}; give one for each."
@@ -51,15 +55,16 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
     if not bool(part.any()):
         return _moved(scans, whole).movedim(1, depth_axis + 1)
     both = _moved(scans, whole, first=-1).float()  # moved by one row more is the row above
-    result = torch.from_numpy(np.empty(scans.shape, np.float32)).to(image.device)
+    plain = both.device.type == "cpu" and not both.requires_grad and not part.requires_grad
+    result = torch.from_numpy(np.empty(scans.shape, np.float32)) if plain else None  # in large pages, as below
     return torch.lerp(both[:, 1:], both[:, :-1], part, out=result).movedim(1, depth_axis + 1)
 
 
 def _moved(scans: Tensor, shifts: Tensor, first: int = 0) -> Tensor:
     """Return (C, rows - first, ...) moved by whole rows, from a row on that may lie above the image."""
     channels, depth = scans.shape[:2]
-    offsets = shifts.reshape(-1).long().clamp(first - depth, depth - first)
-    if scans.device.type == "cpu" and depth <= _MOST_ROWS:
+    offsets = shifts.detach().reshape(-1).long().clamp(first - depth, depth - first)
+    if scans.device.type == "cpu" and depth <= _MOST_ROWS and not scans.requires_grad:
         result = _moved_in_blocks(scans, offsets.numpy().astype(np.int16), first)
     else:
         source = torch.arange(first, depth, device=scans.device)[:, None] - offsets

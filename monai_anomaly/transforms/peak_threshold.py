@@ -163,7 +163,7 @@ class HistogramPeakThreshold(Transform):
         image = convert_to_tensor(data).float()
         inside = torch.ones_like(image, dtype=torch.bool)
         if mask is not None:  # an image of several channels has content where any of them has
-            inside = (convert_to_tensor(mask) > 0).any(0, keepdim=True).expand_as(image)
+            inside = (convert_to_tensor(mask) > 0).any(0, keepdim=True).to(image.device).expand_as(image)
         low, high = (float(image[inside].min()), float(image[inside].max())) if bool(inside.any()) else (0.0, 0.0)
         if self.invert:
             image = low + high - image

@@ -14,6 +14,7 @@ from monai.transforms import SaveImaged
 
 from monai_anomaly.__main__ import main
 from monai_anomaly.data.phantoms import write_retouch_layout
+from monai_anomaly.workflows import StrictConfigWorkflow, config_files, export_label_server, find_bundle
 
 
 def served(folder, image, **options):
@@ -106,17 +107,39 @@ def test_maps_show_where_they_reach_the_threshold(run, volume_dir, volume_model,
         (["resad", "--out", "new", "--ckpt_path", "missing.pt"], "missing.pt"),
         (["resad", "--out", "new", "--threshold", "2"], "threshold must be"),
         (["resad", "--out", "new", "--imagesize", "8"], "no 'imagesize' to override"),
+        (["resad", "--out", "new", "--ckpt_path", "zeros.pt"], "zeros.pt"),
+        (["amnet", "--out", "new", "--ckpt_path", "MODEL"], "Missing key(s) in state_dict"),
+        (
+            ["ascnet", "inference", "smoke", "--out", "new", "--organ", "file", "--ckpt_path", "MODEL"],
+            "takes an organ mask",
+        ),
+        (["amnet", "inference", "guidance_anoamnet", "--out", "new", "--ckpt_path", "MODEL"], "takes anomaly maps"),
+        (["amnet", "train_nsa", "anomaly_maps", "--out", "new", "--ckpt_path", "MODEL"], "not those of an inference"),
     ],
 )
-def test_bad_input(words, message, tmp_path, monkeypatch, capsys):
+def test_bad_input(words, message, tmp_path, volume_model, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["label_server", *words]) == 1
+    (tmp_path / "zeros.pt").write_bytes(bytes(100))
+    assert main(["label_server", *(str(volume_model) if word == "MODEL" else word for word in words)]) == 1
     assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["zeros.pt"]
 
 
-def test_a_guided_network_cannot_be_served(tmp_path, volume_model, capsys):
-    words = ["amnet", "inference", "guidance_anoamnet", "--out", str(tmp_path / "new"), "--guide", "nsa"]
-    status = main(["label_server", *words, "--maps_dir", "maps", "--ckpt_path", str(volume_model)])
-    assert status == 1
-    assert "hands out the image alone" in capsys.readouterr().err
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, volume_model):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(find_bundle("resad"), bundle)
+    (bundle / "LICENSE").unlink()
+    names = ["inference", "data_volume", "smoke"]
+    with pytest.raises(FileNotFoundError, match="LICENSE"):
+        export_label_server(bundle, tmp_path / "new", names, {"ckpt_path": str(volume_model)})
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_names_of_labels_are_the_configs(tmp_path):
+    bundle = find_bundle("agm")
+    names = ["inference", "data_volume", "data_duke_dme", "smoke"]
+    parser = StrictConfigWorkflow(config_files(bundle, names), workflow_type=None, logging_file=False).parser
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "w.pt")
+    folder = export_label_server(bundle, tmp_path / "new", names, {"ckpt_path": str(tmp_path / "w.pt")})
+    meta = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert meta["network_data_format"]["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "fluid"}

@@ -10,7 +10,8 @@ from monai_anomaly.evaluation import MapEvaluation, Protocol, write_report
 from monai_anomaly.evaluation.calibration import PERCENTILES, calibration_rows
 from monai_anomaly.evaluation.map_evaluation import Case
 from monai_anomaly.metrics.curves import Curve
-from monai_anomaly.metrics.score_distribution import LabeledScores
+from monai_anomaly.metrics.score_distribution import LabeledScores, ScoreDistribution
+from monai_anomaly.networks.blocks import HealthyCalibration
 
 
 def curve_of(scores, labels):
@@ -28,7 +29,7 @@ def test_shares_are_those_of_a_loop(rng):
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         value = 2 * row["healthy_percentile"] / 100
         assert row["value"] == pytest.approx(value)
-        assert row["promised_rate"] == pytest.approx(1 - row["healthy_percentile"] / 100)
+        assert row["promised_rate"] == pytest.approx(1 - row["healthy_percentile"] / 100, abs=0.0011)
         assert row["healthy_above"] == pytest.approx(np.mean(scores[~labels] > row["value"]))
         assert row["lesion_above"] == pytest.approx(np.mean(scores[labels] > row["value"]))
         there = (scores > row["value"]) & (scores <= (math.inf if following is None else following["value"]))
@@ -44,6 +45,20 @@ def test_pixels_like_the_healthy_ones_keep_the_promise(rng):
     for row in rows:
         assert row["healthy_above"] == pytest.approx(row["promised_rate"], abs=0.002)
         assert math.isnan(row["lesion_above"])
+
+
+def test_values_that_many_pixels_share_keep_it_too(rng):
+    values = np.where(rng.uniform(size=100_000) < 0.93, 0.0, rng.uniform(size=100_000)).astype(np.float32)
+    seen = ScoreDistribution(4096)
+    seen.add(values)
+    calibration = HealthyCalibration()
+    calibration.fit_distribution(*seen.entries())
+    np.testing.assert_allclose(calibration.levels, np.quantile(values, np.linspace(0, 1, 1001)), atol=0.03)
+    assert float(calibration.levels[925]) == 0
+    rows = calibration_rows(curve_of(values, np.zeros(len(values), bool)), calibration.levels.numpy())
+    for row in rows:
+        assert row["healthy_above"] == pytest.approx(row["promised_rate"], abs=0.003)
+    assert rows[0]["promised_rate"] == pytest.approx(0.07, abs=0.003)
 
 
 def test_the_report_draws_it(tmp_path, rng):

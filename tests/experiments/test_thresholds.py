@@ -9,7 +9,7 @@ from monai_anomaly.__main__ import main
 from monai_anomaly.experiments import run_thresholds
 
 
-def write_run(folder, scores, groups, weights="a", start=0, extra=""):
+def write_run(folder, scores, groups, weights="a", start=0, extra="", over=True):
     folder.mkdir(exist_ok=True)
     cases = [f"case{start + index}" for index in range(len(scores))]
     for name, head, values in (
@@ -19,7 +19,7 @@ def write_run(folder, scores, groups, weights="a", start=0, extra=""):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows([head, *values])
     settings = {"weights": weights, "dataset_dir": folder.name, "extra": extra}
-    (folder / "run.json").write_text(json.dumps({"settings": settings, "over": True}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"settings": settings, "over": over}), encoding="utf-8")
     return folder
 
 
@@ -47,8 +47,18 @@ def test_rates_and_what_they_cost(runs):
 def test_the_command_prints_a_table_and_leaves_one_for_the_report(runs, capsys):
     assert main(["thresholds", *map(str, runs), "--rates", "0.1"]) == 0
     assert "| 19 | 18 | 0.1 | 0.3333 | 1 | 3 | 3 | 0 |" in capsys.readouterr().out
-    with (runs[1] / "thresholds.csv").open(encoding="utf-8") as handle:
+    with (runs[1] / "healthy_thresholds.csv").open(encoding="utf-8") as handle:
         assert [row["threshold"] for row in csv.DictReader(handle)] == ["18.0"]
+
+
+def test_what_failed_counts_as_such_and_nowhere_else(runs, caplog):
+    write_run(runs[1], [3, "", 30], ["normal", "CNV", "CNV"], start=100)
+    (runs[1] / "failures.csv").write_text("case,reason\nx,broken\n", encoding="utf-8")
+    row = run_thresholds(*runs, rates=(0.01,))[0]
+    assert (row["num_healthy"], row["num_sick"], row["num_failed"], row["sensitivity"]) == (1, 1, 2, 1)
+    assert "19 healthy cases cannot promise less than 0.05" in caplog.text
+    with pytest.raises(ValueError, match="rate must be more than 0"):
+        run_thresholds(*runs, rates=(0.1, 0))
 
 
 def test_without_groups_the_threshold_alone(tmp_path, runs):
@@ -72,6 +82,7 @@ def test_too_few_healthy_cases_promise_what_they_can(tmp_path, runs):
         ({"extra": "b"}, "not of one detector: extra differ"),
         ({"start": 100}, "2 cases are in both runs, case100"),
         ({"scores": [1, float("nan")]}, "score of case1 in .* is nan"),
+        ({"over": False}, "is not over; start it again"),
         ({"scores": [], "groups": []}, r"has no scores\.csv with cases"),
     ],
 )
@@ -79,4 +90,4 @@ def test_what_cannot_give_a_threshold(tmp_path, runs, changes, message):
     bad = write_run(tmp_path / "bad", **{"scores": [1, 2], "groups": ["normal", "normal"], **changes})
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_thresholds(bad, runs[1])
-    assert not (runs[1] / "thresholds.csv").exists()
+    assert not (runs[1] / "healthy_thresholds.csv").exists()

@@ -141,7 +141,9 @@ class TestFlatten:
         torch.testing.assert_close(flat[0, 20] - flat[0, 10], torch.full((3,), 10.0))
         torch.testing.assert_close(flat[0, 10], torch.tensor([10.0, 10.5, 11.0]))
 
-    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.int32, torch.float32, torch.int64])
+    @pytest.mark.parametrize(
+        "dtype", [torch.bool, torch.uint8, torch.bfloat16, torch.int32, torch.float32, torch.int64]
+    )
     @pytest.mark.parametrize("most_rows", [1000, 0])
     def test_in_blocks_and_by_a_gather_as_a_loop(self, dtype, most_rows, monkeypatch):
         monkeypatch.setattr("monai_anomaly.transforms.flatten._MOST_ROWS", most_rows)
@@ -161,6 +163,17 @@ class TestFlatten:
         between = shift_a_scans(image.float(), shifts - 0.75)
         below = shift_a_scans(image.float(), shifts - 1)
         torch.testing.assert_close(between, 0.75 * below + 0.25 * expected.float(), rtol=1e-5, atol=1e-3)
+
+    def test_gradients_go_through_and_complex_images_do_not(self):
+        image = torch.rand(1, 9, 4, requires_grad=True)
+        for shifts in (torch.tensor([1, 0, -2, 3]), torch.tensor([0.5, 0.0, -1.25, 2.75])):
+            moved = shift_a_scans(image, shifts)
+            torch.testing.assert_close(moved, shift_a_scans(image.detach(), shifts))
+            (gradient,) = torch.autograd.grad((moved * moved.detach()).sum(), image)
+            back = shift_a_scans(moved.detach(), -shifts)  # the transpose
+            torch.testing.assert_close(gradient, back)
+        with pytest.raises(TypeError, match="Images are real, got torch.complex64"):
+            shift_a_scans(torch.zeros(1, 9, 4, dtype=torch.complex64), torch.zeros(4))
 
     def test_dictionary_moves_labels_alike_and_inverts_predictions(self):
         image, truth, phantom = scan_of(lesions=EVERYTHING)
