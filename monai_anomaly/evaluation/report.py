@@ -116,9 +116,9 @@ def _calibration_section(folder: Path, evaluation: MapEvaluation, levels: np.nda
     save_calibration(folder / f"{name}_calibration.png", rows, curve)
     note = (
         "Values that so many of the healthy pixels exceed on which the training calibrated (whole pictures; of brains "
-        "and livers the organ), and the shares of this protocol's pixels that do. Where both count the same region, far "
-        "more healthy pixels above than promised mean that these images are unlike those, or that lesions reach beyond "
-        "their outlines. Lesion share: of the pixels up to the next value."
+        "and livers the organ), and the shares of this protocol's pixels that do. Where both count the same region, "
+        "far more healthy pixels above than promised mean that these images are unlike those, or that lesions reach "
+        "beyond their outlines. Lesion share: of the pixels up to the next value."
     )
     picture = f"![calibration]({name}_calibration.png)"
     return ["### Calibration of the pixels", "", note, "", *markdown_table(rows), "", picture]

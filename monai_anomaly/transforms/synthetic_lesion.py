@@ -113,8 +113,8 @@ class RandSyntheticLesion(Randomizable, Transform):
         image (C, H, W); output the image (C, H, W) of its type with its metadata, and the mask (1, H, W), uint8.
 
     Raises:
-        ValueError: numbers out of range, own tissue without a stain, no source, another number of channels, an image smaller than a crop, or no
-            field of view found.
+        ValueError: numbers out of range, own tissue without a stain, no source, another number of channels, an image
+            smaller than a crop, or no field of view found.
     """
 
     def __init__(
