@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	@echo "report: $(DEMO)/evaluation/report/index.html"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
