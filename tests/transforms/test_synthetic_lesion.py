@@ -322,6 +322,23 @@ class TestAugmentations:
             assert bool((lost < 0.551).all())
             assert channels == 1 or 0 <= lost[0] < 0.201
 
+    def test_own_tissue_takes_one_or_two_stains(self, photographs, monkeypatch):
+        from monai_anomaly.transforms import synthetic_lesion
+
+        seen = []
+
+        def spy(whole, rows, columns, count, rng, names):
+            seen.append((count, names))
+            return augment_crop(whole, rows, columns, count, rng, names)
+
+        monkeypatch.setattr(synthetic_lesion, "augment_crop", spy)
+        names = ("hue", "gamma", "shift", "absorb")
+        transform = RandSyntheticLesion(photographs, 1.0, (1, 1), augmentations=names, own_tissue=1.0)
+        for seed in range(20):
+            transform.set_random_state(seed)
+            transform(photographs[0])
+        assert set(seen) == {(1, ("absorb", "gamma", "shift")), (2, ("absorb", "gamma", "shift"))}
+
     def test_a_share_of_own_tissue(self, photographs):
         dark = [torch.where(photographs[0] > 0.1, 0.2, photographs[0]), *(p.clamp(0.5) for p in photographs[1:])]
         transform = RandSyntheticLesion(

@@ -66,14 +66,7 @@ class HealthyCalibration(ResizableBuffers):
             scores: values, descending, (N,), at least one.
             weights: how many pixels have each, (N,).
         """
-        # a value that many pixels share is that of all their percentiles
-        tied = (weights > weights.sum() / self.num_levels) & (weights > 1)
-        times = np.where(tied, 2, 1)
-        above = np.repeat(weights.cumsum() - weights / 2, times)
-        first = np.cumsum(times) - times
-        above[first[tied]] -= weights[tied] / 2
-        above[first[tied] + 1] += weights[tied] / 2
-        scores, below = np.repeat(scores, times), 1 - above / weights.sum()  # fraction of pixels below each score
+        below = (weights.sum() - weights.cumsum() + weights / 2) / weights.sum()  # fraction of pixels below each score
         levels = torch.linspace(0, 1, self.num_levels, dtype=torch.float64)
         ascending, position = torch.from_numpy(scores[::-1].copy()), torch.from_numpy(below[::-1].copy())
         right = torch.searchsorted(position, levels).clamp(1, max(len(position) - 1, 1)).clamp(max=len(position) - 1)
