@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,18 +66,16 @@ def test_a_full_disk_ends_an_inference_that_goes_on_later(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-def test_a_folder_nobody_may_write_to(fundus_dir: Path, fundus_model: Path, tmp_path: Path) -> None:
+def test_a_folder_nobody_may_write_to(
+    fundus_dir: Path, fundus_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As another user, where the test runs as root, whom no permission stops."""
     folder = tmp_path / "out"
     folder.mkdir()
     folder.chmod(0o555)
     target = Path("/proc/self/out") if os.geteuid() == 0 else folder  # read-only, whoever asks
-    command = words("resad inference", fundus_dir, ckpt_path=fundus_model, output_dir=target)
-    done = subprocess.run(
-        [sys.executable, "-m", "monai_anomaly", *command], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    assert main(words("resad inference", fundus_dir, ckpt_path=fundus_model, output_dir=target)) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "output_dir" in last
 

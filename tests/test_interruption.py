@@ -7,9 +7,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from monai_anomaly.__main__ import main
 from monai_anomaly.data.folder_lock import lock_folder
 from monai_anomaly.data.phantoms import write_image_labels_layout, write_phantoms, write_retouch_layout
+from monai_anomaly.experiments.runs import warm_processes
 
 STAGES = {
     "resad train": "model.pt",
@@ -51,9 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def start(words: list[str]) -> multiprocessing.Process:
     """Start the command line in a process of its own that has its libraries loaded already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai_anomaly.workflows", "monai.engines", "monai.transforms", "monai.handlers"])
-    process = context.Process(target=main, args=(words,))
+    process = warm_processes().Process(target=main, args=(words,))
     process.start()
     return process
 
@@ -125,24 +123,35 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
-def test_two_runs_into_one_folder(data: dict[str, Path], tmp_path: Path) -> None:
-    lock_folder(tmp_path / "out")
-    lock_folder(tmp_path / "out")  # the same process may
-    lock_folder(tmp_path / "out" / "below")
+def hold(folder: Path, ready: Event, over: Event, end: Event) -> None:
+    """Hold a folder until told; a worker of this process outlives it, as a loader's would."""
+    lock_folder(folder)
+    if os.fork() == 0:
+        end.wait(60)
+    else:
+        ready.set()
+        over.wait(60)
+    os._exit(0)
+
+
+def test_two_runs_into_one_folder(data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second is refused; once the first is over it is not, though a worker of the first still lives."""
+    out = tmp_path / "out"
     words = ["run", "resad", "train", "smoke", "--dataset_dir", str(data["resad"]), "--weights", "random"]
-    command = [sys.executable, "-m", "monai_anomaly", *words, "--ckpt_dir", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"Another run (process {os.getpid()}) writes to" in done.stderr
-    assert not (tmp_path / "out" / "model.pt").exists()
-
-
-def test_a_worker_that_outlives_its_run_does_not_keep_the_folder(tmp_path: Path) -> None:
-    code = "import os, sys, time; from monai_anomaly.data.folder_lock import lock_folder; lock_folder(sys.argv[1]); "
-    worker = code + "os.fork() or (time.sleep(60), os._exit(0)); os._exit(0)"
-    folder = str(tmp_path / "out")
-    subprocess.run([sys.executable, "-c", worker, folder], check=True, stdout=subprocess.DEVNULL)
-    assert subprocess.run([sys.executable, "-c", code, folder], check=False).returncode == 0
+    words += ["--ckpt_dir", str(out)]
+    ready, over, end = (warm_processes().Event() for _ in range(3))
+    holder = warm_processes().Process(target=hold, args=(out, ready, over, end))
+    holder.start()
+    assert ready.wait(60)
+    assert main(words) == 1
+    assert f"Another run (process {holder.pid}) writes to" in capsys.readouterr().err
+    assert not (out / "model.pt").exists()
+    over.set()
+    holder.join()
+    lock_folder(out)
+    lock_folder(out)  # the same process may
+    lock_folder(out / "below")
+    end.set()
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from monai_anomaly import ranks
 from monai_anomaly.__main__ import main
 from monai_anomaly.data import SharedBatchesLoader
 from monai_anomaly.data.phantoms import write_image_labels_layout, write_phantoms, write_retouch_layout
+from monai_anomaly.experiments.runs import warm_processes
 from monai_anomaly.handlers import AverageGradients
 from monai_anomaly.networks.blocks.shared_batch_norm import share_batch_norm
 
@@ -56,8 +56,6 @@ def run(words: list[str]) -> None:
 
 def in_processes(count: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
     """Run a function in processes as torchrun starts them, libraries loaded; return their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai_anomaly.workflows", "monai.engines", "monai.transforms", "monai.handlers"])
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -66,7 +64,7 @@ def in_processes(count: int, target: Callable[..., None], *arguments: Any) -> li
         place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
         place |= {"MASTER_PORT": port}
         processes.append(
-            context.Process(target=_placed, args=({k: str(v) for k, v in place.items()}, target, arguments))
+            warm_processes().Process(target=_placed, args=({k: str(v) for k, v in place.items()}, target, arguments))
         )
         processes[-1].start()
     for process in processes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
 
 logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("monai_anomaly.workflows", "monai.engines", "monai.transforms", "monai.handlers", "torch._dynamo")
+
+
+def warm_processes() -> BaseContext:
+    """Return a way to start processes that have the libraries loaded already: seconds less for each but the first."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_LIBRARIES))
+    return context
 
 
 class Runs:
