@@ -54,7 +54,10 @@ class CaseDataset(Dataset):
 
 
 def collate_case(batch: list[Any]) -> Any:
-    """Collate a batch of one case: lists of file names stay as they are, arrays gain the batch dimension."""
+    """Collate a batch of one case: arrays gain the batch dimension, lists of file names are a list for each name.
+
+    So MONAI's ``decollate_batch`` gives the one case back, lists as they were.
+    """
     if len(batch) != 1:
         msg = f"Cases are processed one at a time (batch_size 1), got a batch of {len(batch)}."
         raise ValueError(msg)
@@ -62,4 +65,5 @@ def collate_case(batch: list[Any]) -> Any:
         return batch[0]
     kept = {key: value for key, value in batch[0].items() if isinstance(value, (str, list, tuple))}
     arrays = {key: value for key, value in batch[0].items() if key not in kept}
-    return {**list_data_collate([arrays]), **{key: [value] for key, value in kept.items()}}
+    listed = {key: [value] if isinstance(value, str) else [[one] for one in value] for key, value in kept.items()}
+    return {**list_data_collate([arrays]), **listed}

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch
 from monai.transforms import LoadImage, SaveImage
 from PIL import Image
 
@@ -94,13 +94,15 @@ def test_a_bad_case_becomes_a_failure_record():
             raise ValueError("broken file")
         return {**record, "image": torch.ones(1, 2, 2)}
 
-    data = CaseDataset([{"case": "a", "label": ["x", "y"]}, {"case": "b"}], transform)
+    data = CaseDataset([{"case": "a", "label": ["x", "y"], "organ": []}, {"case": "b"}], transform)
     assert len(data) == 2
     assert data[1] == {"case": "b", "failure": "ValueError: broken file"}
     assert collate_case([data[1]]) is not None
     batch = collate_case([data[0]])
     assert batch["image"].shape == (1, 1, 2, 2)
-    assert batch["label"] == [["x", "y"]]
+    (case,) = decollate_batch(batch)
+    assert case["case"] == "a"
+    assert case["label"] == ["x", "y"]
     with pytest.raises(ValueError, match="batch_size 1"):
         collate_case([data[0], data[0]])
 
