@@ -1,6 +1,7 @@
 """The ReSAD bundle through its real configs: every overlay, geometry, properties, and bad input."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -260,6 +261,20 @@ class TestBadInput:
         assert "1 of 24576 values are NaN or infinite" in reasons["infinite"]
         assert "slice_axis 'axial' gives 40 slices of 40 x 5" in reasons["flat"]
         assert nib.load(out / "good_anomaly_map.nii.gz").shape == (64, 96, 4)
+
+    def test_a_label_file_for_each_lesion(self, run, fundus_dir, fundus_model, tmp_path):
+        """As IDRiD has them: a case is one case."""
+        data, labels = tmp_path / "data", ["aneurysms.png", "exudates.png"]
+        data.mkdir()
+        shutil.copy(next((fundus_dir / "test" / "images").iterdir()), data / "a.jpg")
+        for name in labels:
+            write_picture(data / name, np.zeros((96, 128), np.uint8))
+        listed = tmp_path / "list.json"
+        listed.write_text(json.dumps({"test": [{"image": "a.jpg", "label": labels}]}), encoding="utf-8")
+        self.infer(run, fundus_model, data, tmp_path / "out", data_spec=str(listed))
+        assert [row["case"] for row in read_csv(tmp_path / "out" / "scores.csv")] == ["a"]
+        (row,) = read_csv(tmp_path / "out" / "files.csv")
+        assert [Path(name).name for name in row["label"].split("|")] == labels
 
     def test_masks_of_another_size_or_value(self, run, fundus_dir, fundus_model, tmp_path):
         data, out = tmp_path / "data", tmp_path / "out"
