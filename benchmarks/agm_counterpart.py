@@ -39,7 +39,7 @@ _ROWS = {  # counterpart, window of the attention (0: none), pooling
     "the lesions' own, attention of 3 x 3, average": ("ideal", 3, "average"),
     "the lesions' own, attention, max": ("ideal", 7, "max"),
 }
-_RATES = {False: 0.02, True: 0.005}  # without and with attention, which the higher one keeps from settling
+_RATES = {"average": 0.02, "max": 0.005}  # with maximum pooling the higher one does not settle
 
 
 class Oracle(nn.Module):
@@ -88,8 +88,8 @@ def seen(network: AGMClassifier, images: Tensor, labels: Tensor) -> Tensor:
 
 def train(network: AGMClassifier, images: Tensor, labels: Tensor, present: Tensor, epochs: int) -> None:
     """Train with flips and brightness alone."""
-    rate = _RATES[network.attention is not None]
-    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], rate, momentum=0.9)
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, _RATES[network.pooling], momentum=0.9)
     network.train()
     for _ in range(epochs):
         for part in torch.randperm(len(images)).split(8):

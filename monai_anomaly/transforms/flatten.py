@@ -26,6 +26,7 @@ _MODES = ("nearest", "bilinear")
 _BLOCK = (32, 8192)  # rows and A-scans moved at once
 _MOST_ROWS = 2**14 - 64  # OpenCV's places have 16 bits
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.float32, 8: torch.float64}
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # what torch can gather
 
 
 def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
@@ -62,6 +63,8 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
 
 def _moved(scans: Tensor, shifts: Tensor, first: int = 0) -> Tensor:
     """Return (C, rows - first, ...) moved by whole rows, from a row on that may lie above the image."""
+    if scans.dtype in _SIGNED:
+        return _moved(scans.view(_SIGNED[scans.dtype]), shifts, first).view(scans.dtype)
     channels, depth = scans.shape[:2]
     offsets = shifts.detach().reshape(-1).long().clamp(first - depth, depth - first)
     if scans.device.type == "cpu" and depth <= _MOST_ROWS and not scans.requires_grad:

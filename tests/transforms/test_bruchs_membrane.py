@@ -142,7 +142,7 @@ class TestFlatten:
         torch.testing.assert_close(flat[0, 10], torch.tensor([10.0, 10.5, 11.0]))
 
     @pytest.mark.parametrize(
-        "dtype", [torch.bool, torch.uint8, torch.bfloat16, torch.int32, torch.float32, torch.int64]
+        "dtype", [torch.bool, torch.uint8, torch.uint16, torch.bfloat16, torch.int32, torch.float32, torch.int64]
     )
     @pytest.mark.parametrize("most_rows", [1000, 0])
     def test_in_blocks_and_by_a_gather_as_a_loop(self, dtype, most_rows, monkeypatch):
