@@ -71,6 +71,11 @@ def with_image_labels(
         ValueError: the table has no such class; images without a label, all counted; a class that nobody has.
     """
     source = label_source(source, root, table)
+    if source == "masks":
+        bare = [record[CASE] for record in records if not record.get("label")]
+        if bare and len(bare) < len(records):
+            known = "%d of %d cases have no label file: they count as healthy, %s among them."
+            logger.warning(known, len(bare), len(records), bare[0])
     if source == "masks" or (partial and source == "folders"):
         return [dict(record) for record in records]
     if source == "table":
@@ -162,7 +167,7 @@ def _flag(value: str, name: str, file: Path) -> float:
 
 
 def _from_list(value: str, class_names: Sequence[str], file: Path, healthy_name: str) -> list[float]:
-    names = {name.strip() for name in re.split(r"[;,|]", value) if name.strip()}
+    names = _listed(value)
     unknown = sorted(names - set(class_names) - {healthy_name})
     if unknown:
         msg = (
@@ -173,10 +178,14 @@ def _from_list(value: str, class_names: Sequence[str], file: Path, healthy_name:
     return [float(name in names) for name in class_names]
 
 
+def _listed(value: str) -> set[str]:
+    return {name.strip() for name in re.split(r"[;,|]", value) if name.strip()}
+
+
 def _from_folders(
     records: Sequence[Mapping[str, Any]], class_names: Sequence[str], healthy_name: str
 ) -> list[dict[str, Any]]:
-    folders = [Path(record["image"]).parent.name for record in records]
+    folders = [_folder(record) for record in records]
     unknown = sorted(set(folders) - set(class_names) - {healthy_name})
     if unknown:
         msg = (
@@ -200,7 +209,8 @@ def only_healthy(
 ) -> list[dict[str, Any]]:
     """Return the images that are not known to be abnormal; of volumes all, whose slices are chosen later.
 
-    What is known: the data spec's group, and a table's row (see `with_image_labels`), whatever its classes are.
+    What is known: the data spec's group; a table's row (see `with_image_labels`), whatever its classes are; without a
+    table the folder, where some images lie in one named ``healthy_name``: the others are not healthy.
 
     Raises:
         ValueError: none is left.
@@ -215,15 +225,21 @@ def only_healthy(
             for record, row in zip(kept, rows, strict=True)
             if row is None or _is_healthy(row, healthy_name)
         ]
+    elif dimensions == 2 and any(_folder(record) == healthy_name for record in kept):
+        kept = [record for record in kept if _folder(record) == healthy_name]
     if not kept:
         msg = f"All {len(records)} cases are abnormal; healthy ones are learned from: pass another --dataset_dir."
         raise ValueError(msg)
     return kept
 
 
+def _folder(record: Mapping[str, Any]) -> str:
+    return Path(record["image"]).parent.name
+
+
 def _is_healthy(row: Mapping[str, str], healthy_name: str) -> bool:
     """Whether a row marks no class, in a column or a list."""
-    listed = {name for column in _LIST_COLUMNS for name in re.split(r"[;,| ]+", row.get(column, "")) if name}
+    listed = {name for column in _LIST_COLUMNS for name in _listed(row.get(column, ""))}
     marked = [v for k, v in row.items() if k not in (*_LIST_COLUMNS, *_NAME_COLUMNS, "patient")]
     return not listed - {healthy_name} and not set(marked) & _YES
 

@@ -55,6 +55,8 @@ def load_spec(name: str | Path) -> Spec:
 def detect_spec(root: str | Path, dimensions: int = 2) -> Spec:
     """Return the spec whose layout ``root`` has; ``files`` (every image below it) where none fits.
 
+    Where several do, the one that asks for more.
+
     Args:
         root: the data set's folder.
         dimensions: 2 for images, 3 for volumes; only plain layouts serve both.
@@ -63,8 +65,8 @@ def detect_spec(root: str | Path, dimensions: int = 2) -> Spec:
         FileNotFoundError: there is no such folder.
     """
     folder = check_directory("dataset_dir", root)
-    for name in list_specs():
-        spec = load_spec(name)
+    specs = {name: load_spec(name) for name in list_specs()}
+    for name, spec in sorted(specs.items(), key=lambda item: -len(item[1]["detect"])):
         fits = spec["dimensions"] == dimensions or name in PLAIN_LAYOUTS
         if fits and spec["detect"] and all(_is_found(folder, p) for p in spec["detect"]):
             return {**spec, "dimensions": dimensions}

@@ -64,8 +64,14 @@ class FailureReport:
         shown = "; ".join(f"{case}: {reason}" for case, reason in failures[:3])
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         if self.failures_of is not None:
-            total = sum(map(len, self.failures_of)) + len(failures)
-        total += sum(len(source) + len(source.failures) for source in self.besides)
+            total = sum(map(_num_cases, self.failures_of))
+        total += sum(map(_num_cases, self.besides))
         counts = f"{len(failures)} of {total} cases failed, the others are done"
         msg = f"{counts}: {shown.rstrip('.')}{more}. All reasons: {self.file}"
         raise CasesFailedError(msg)
+
+
+def _num_cases(source: Any) -> int:
+    """Return how many cases there were: of slices their volumes."""
+    volumes = getattr(source, "volumes", None)
+    return len(source) + len(source.failures) if volumes is None else len(volumes)

@@ -141,7 +141,7 @@ class ThresholdSweep:
         self.tables = {name: ranks.merged(table) for name, table in self.tables.items()}
         self.num_cases = sum(ranks.gathered(self.num_cases))
         first = self.tables[self.first]
-        if not first.num_images:
+        if not first.num_images or not (self.fixed or first.confusion[:, 1:].any()):  # no pixel of a lesion
             raise ValueError(_NOTHING)
         if not self.fixed:
             self.chosen = float(first.thresholds[first.best()])

@@ -39,11 +39,12 @@ def estimate_bruchs_membrane(
         output (A-scans,) or (A-scans, B-scans), float32, in rows from 0; NaN for B-scans that show no membrane.
 
     Raises:
-        ValueError: fewer than 32 rows, or arguments out of range.
+        ValueError: fewer than 32 rows or 16 A-scans, or arguments out of range.
     """
     check_range("min_contrast", min_contrast, 0, 1)
     depth, others = _split(image, depth_axis)
     check_range("rows of an A-scan", depth, 32)
+    check_range("A-scans of a B-scan", others[0], 16)
     light, weight, step = _binned(image, depth_axis, mask)
     curve = _smooth_curve(_lower_edge(light, weight, step, min_contrast), max(1.0, depth * _SCALE))
     return torch.from_numpy(_at_every_a_scan(curve, step, others[0])).reshape(others).to(image.device)

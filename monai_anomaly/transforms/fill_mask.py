@@ -27,7 +27,7 @@ def fill_mask(image: Tensor, value: float = 250.0, margin: int = 3) -> Tensor:
         ValueError: a negative margin.
     """
     check_range("margin", margin, 0)
-    bright = np.asarray((convert_to_tensor(image).amin(0) >= value).cpu())
+    bright = convert_to_tensor(image).cpu().numpy().min(0) >= value  # torch has no order of 16-bit scans
     if not bright.any():
         return torch.from_numpy(bright)[None].to(image.device)
     planes = bright.reshape(*bright.shape[:2], -1).astype(np.uint8)

@@ -496,12 +496,24 @@ class TestBadInput:
         assert failed == {"train/images/oct_0004", "test/images/oct_0012"}
         assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 7
 
-    def test_a_healthy_validation(self, data, agm, models, tmp_path):
-        root = tmp_path / "data"
-        shutil.copytree(data / "data", root)
-        shutil.rmtree(root / "test" / "labels")
+    def test_a_generator_of_oblong_scans(self, data, agm, tmp_path):
         with pytest.raises(RuntimeError) as caught:
-            agm(["pseudo_labels"], dataset_dir=root, ckpt_dir=models, output_dir=tmp_path / "out")
+            agm(["train_ganomaly"], dataset_dir=data / "healthy", ckpt_dir=tmp_path, image_size=[64, 128])
+        assert "A-scans of image_size must be one of 64, got 128" in chain(caught.value)
+
+    @pytest.mark.parametrize("lesioned_only", [None, True, False])
+    def test_a_healthy_validation(self, data, agm, models, tmp_path, lesioned_only):
+        """Without label files, and with empty ones."""
+        root, more = tmp_path / "data", {}
+        shutil.copytree(data / "data", root)
+        if lesioned_only is None:
+            shutil.rmtree(root / "test" / "labels")
+        else:
+            more = {"lesioned_only": lesioned_only}
+            for file in (root / "test" / "labels").iterdir():
+                Image.fromarray(np.zeros((96, 64), np.uint8)).save(file)
+        with pytest.raises(RuntimeError) as caught:
+            agm(["pseudo_labels"], dataset_dir=root, ckpt_dir=models, output_dir=tmp_path / "out", **more)
         assert "No validation image has a labeled lesion" in chain(caught.value)
 
     def test_labels_with_other_values(self, data, agm, segmenter, tmp_path):

@@ -345,8 +345,9 @@ class TestBadInput:
         shutil.copytree(data, root)
         label = root / "RETOUCH-TrainingSet-Spectralis/TRAIN027/reference.raw"
         label.write_bytes(b"\x07" * label.stat().st_size)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError) as caught:
             amnet(["train"], dataset_dir=root, ckpt_dir=tmp_path / "m")
+        assert "1 of 4 cases failed" in chain(caught.value)  # volumes, not their B-scans
         (row,) = read_csv(tmp_path / "m" / "failures.csv")
         assert "The label holds 7, expected only 0, 1, 2, 3" in row["reason"]
         scans = tmp_path / "scans"

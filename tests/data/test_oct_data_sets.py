@@ -1,6 +1,8 @@
 """RESC, Duke DME and OCT2017 as they lie on disk, and image labels from tables, folders and label files."""
 
 import csv
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +142,30 @@ def test_kermany_by_patient(tmp_path):
         only_healthy([r for r in records if r["group"] == "abnormal"])
 
 
+@pytest.mark.parametrize(
+    ("folders", "spec"),
+    [(("train/SRF", "train/NORMAL", "test/images"), "class_folders"), (("SRF", "NORMAL"), "files")],
+)
+def test_classes_told_by_folders(tmp_path, folders, spec):
+    """What is judged is not trained on, and what is lesioned is not taken for healthy."""
+    for folder, number in product(folders, range(2)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / folder / f"{number}.png")
+    assert detect_spec(tmp_path)["name"] == spec
+    records = load_datalist(tmp_path, "training")
+    assert len(records) == 4
+    assert {Path(record["image"]).parent.name for record in only_healthy(records, root=tmp_path)} == {"NORMAL"}
+    found = with_image_labels(records, ["SRF"], tmp_path)
+    assert sum(record["present"] == [1] for record in found) == 2
+    assert len(only_healthy(records, root=tmp_path, healthy_name="HEALTHY")) == 4  # nothing tells
+
+
+def test_volumes_without_a_label_file_are_counted(caplog):
+    records = [{"case": "a", "label": ["a.nii"]}, {"case": "b", "label": []}, {"case": "c", "label": []}]
+    assert with_image_labels(records, ["SRF"], ".", "masks") == records
+    assert "2 of 3 cases have no label file: they count as healthy, b among them." in caplog.text
+
+
 class TestTables:
     RECORDS = ({"image": "/d/a/x.png", "case": "a/x"}, {"image": "/d/a/y.png", "case": "a/y"})
 
@@ -192,6 +218,8 @@ class TestTables:
         assert second == self.RECORDS[1]
         assert judgeable([first, second, {**first, "label": ["a"]}]) == [second, {**first, "label": ["a"]}]
         assert only_healthy(self.RECORDS, root=root) == [self.RECORDS[1]]
+        root = self.write(tmp_path, [("image", "labels"), ("x", "No finding"), ("y", "SRF")])
+        assert only_healthy(self.RECORDS, root=root, healthy_name="No finding") == [self.RECORDS[0]]
 
     def test_no_table(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="labels_file .* does not exist; pass a CSV file"):

@@ -61,7 +61,7 @@ def write_layout(name, root):
     rng = np.random.default_rng(0)
     suffix = "" if spec["dimensions"] == 3 else ".png"
     for number, part in enumerate(spec["parts"]):
-        top = "HGG" if name == "brats2019" else "x"
+        top = {"brats2019": "HGG", "class_folders": "NORMAL"}.get(name, "x")
         for patient in (10 * number, 10 * number + 1):
             image = part["image"]
             case = NAMES.get(name, "case{patient}").format(patient=patient, label=image.split("/")[1][:6])
@@ -108,7 +108,7 @@ def test_every_layout_is_found_paired_and_read(tmp_path, name):
     assert not report.num_errors, report.lines()
     assert sum(report.counts.values()) == sum(map(len, datalist.values()))
     for key in ("licence", "source", "citation", "modality", "used_by"):
-        assert spec.get(key) or name == "folders", key
+        assert spec.get(key) or name in ("folders", "class_folders"), key
 
 
 def test_folds_part_patients_and_lesions(tmp_path, capsys):

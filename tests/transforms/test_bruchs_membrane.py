@@ -77,9 +77,13 @@ def test_not_a_number_and_what_the_mask_leaves_out_do_not_count():
     assert (estimate_bruchs_membrane(painted, mask=mask) - truth).abs().mean() < 1
 
 
-def test_too_few_rows_for_a_membrane():
+def test_too_few_rows_or_a_scans_for_a_membrane():
     with pytest.raises(ValueError, match="rows of an A-scan must be at least 32, got 20"):
         estimate_bruchs_membrane(torch.rand(1, 20, 64))
+    with pytest.raises(ValueError, match="A-scans of a B-scan must be at least 16, got 15"):
+        estimate_bruchs_membrane(torch.rand(1, 64, 15))
+    image, truth, _ = scan_of((256, 192, 2))
+    assert (estimate_bruchs_membrane(image[:, :, 100:116]) - truth[100:116]).abs().max() < 2
 
 
 def test_path_is_the_best_of_all():
@@ -272,5 +276,6 @@ def test_fill_is_white_that_touches_the_border():
     volume = torch.stack((image, torch.full_like(image, 100)), -1)
     assert torch.equal(fill_mask(volume, margin=2)[0], torch.stack((expected, torch.zeros_like(expected)), -1))
     assert not fill_mask(torch.full((1, 9, 9), 100)).any()
+    assert torch.equal(fill_mask((257 * image).to(torch.uint16), 64_250, margin=2)[0], expected)
     with pytest.raises(ValueError, match="margin must be at least 0"):
         fill_mask(image, margin=-1)
