@@ -53,7 +53,7 @@ def _guide(title: str, name: str, **small: Any) -> Detector:
         (stage, "anomaly_maps"),
         f"{name}.pt",
         maps_dir=True,
-        small={"": {**shared, **small}, "maps": {"top_k": 200}},
+        small={"": {**shared, **small}},
     )
 
 
@@ -146,11 +146,7 @@ DETECTORS: dict[str, Detector] = {
         "ganomaly.pt",
         volume="data_volume",
         maps_dir=True,
-        small={
-            "": {"image_size": [128, 128], "channels": 16},
-            "train_ganomaly": {"max_epochs": 30},
-            "maps": {"top_k": 200},
-        },
+        small={"": {"image_size": [128, 128], "channels": 16}, "train_ganomaly": {"max_epochs": 100}},
     ),
 }
 """By the name that the command takes."""
