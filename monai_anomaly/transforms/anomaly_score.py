@@ -10,7 +10,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from monai_anomaly.checks import check_range
+from monai_anomaly.checks import check_option, check_range
 from monai_anomaly.keys import ANOMALY_SCORE
 
 
@@ -38,22 +38,30 @@ def anomaly_score(anomaly_map: Tensor, top_k: int = 1) -> Tensor:
 
 
 class AnomalyScore(Transform):
-    """Score one image's map (1, ...), see `anomaly_score`; returns a 0-dimensional tensor.
+    """Score one image's map, see `anomaly_score`, or each slice of a volume's.
 
     Args:
         top_k: pixels to average, at least 1.
+        slice_axis: spatial axis along which slices follow one another; None for one score of the whole map.
+
+    Shape:
+        input (1, ...), output (), or (slices,).
 
     Raises:
-        ValueError: top_k < 1.
+        ValueError: top_k < 1, or no such axis.
     """
 
-    def __init__(self, top_k: int = 1) -> None:
+    def __init__(self, top_k: int = 1, slice_axis: int | None = None) -> None:
         check_range("top_k", top_k, 1)
-        self.top_k = top_k
+        if slice_axis is not None:
+            check_option("slice_axis", slice_axis, (0, 1, 2))
+        self.top_k, self.slice_axis = top_k, slice_axis
 
     def __call__(self, data: Tensor) -> Tensor:
-        """Return the score."""
-        return anomaly_score(data[None], self.top_k)[0]
+        """Return the score, or the scores."""
+        if self.slice_axis is None:
+            return anomaly_score(data[None], self.top_k)[0]
+        return anomaly_score(convert_to_tensor(data).movedim(self.slice_axis + 1, 0), self.top_k)
 
 
 class AnomalyScored(MapTransform):
@@ -62,17 +70,19 @@ class AnomalyScored(MapTransform):
     Args:
         keys: of the maps.
         top_k: pixels to average, at least 1.
+        slice_axis: see `AnomalyScore`.
         score_keys: where the scores go, as many as keys.
         allow_missing_keys: do nothing where a key is missing.
 
     Raises:
-        ValueError: top_k < 1, or as many score keys as keys are not given.
+        ValueError: top_k < 1, no such axis, or as many score keys as keys are not given.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         top_k: int = 1,
+        slice_axis: int | None = None,
         score_keys: KeysCollection = ANOMALY_SCORE,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -81,7 +91,7 @@ class AnomalyScored(MapTransform):
         if len(self.score_keys) != len(self.keys):
             msg = f"score_keys must be as many as keys ({len(self.keys)}), got {len(self.score_keys)}."
             raise ValueError(msg)
-        self.transform = AnomalyScore(top_k)
+        self.transform = AnomalyScore(top_k, slice_axis)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with the scores added."""

@@ -29,6 +29,8 @@ def test_score_is_the_maximum_or_the_mean_of_the_highest():
     assert anomaly_score(anomaly_map, 1000)[0] == pytest.approx(15 / 25)
     scored = AnomalyScored("pred", top_k=2)({"pred": anomaly_map[0]})
     assert float(scored["anomaly_score"]) == 4.5
+    volume = torch.stack((anomaly_map[1], anomaly_map[0]), 2)  # (1, 5, 2, 5)
+    assert AnomalyScored("pred", 2, slice_axis=1)({"pred": volume})["anomaly_score"].tolist() == [0, 4.5]
 
 
 def test_score_errors():
@@ -36,6 +38,8 @@ def test_score_errors():
         anomaly_score(torch.zeros(1, 1, 2, 2), 0)
     with pytest.raises(ValueError, match="NaN"):
         anomaly_score(torch.full((1, 1, 2, 2), float("nan")))
+    with pytest.raises(ValueError, match="slice_axis must be one of"):
+        AnomalyScored("a", slice_axis=3)
     with pytest.raises(ValueError, match="score_keys must be as many"):
         AnomalyScored(["a", "b"], score_keys="one")
 
