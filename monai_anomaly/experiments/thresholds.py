@@ -27,7 +27,8 @@ def run_thresholds(
 
     A case like the healthy ones scores above the threshold with at most the promised probability (split conformal, see
     `conformal_threshold`). What became of it on the judged cases stands beside: the share of those of group "normal"
-    above it, and of the other groups, the sensitivity; NaN where there are none. Cases without a group do not count,
+    above it, and of the other groups, the sensitivity; NaN where there are none. Groups are the data spec's: in plain
+    folders a case with a label file is sick, whatever the file holds. Cases without a group do not count,
     and those that failed or have no number for a score do in "num_failed" alone.
 
     Args:
