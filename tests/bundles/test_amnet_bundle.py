@@ -186,6 +186,19 @@ def test_every_guide_trains_and_writes_calibrated_maps(data, amnet, tmp_path, gu
     assert resumed.parser.get_parsed_content("train::trainer").state.epoch > 0
 
 
+def test_scores_are_of_a_share_of_the_pixels_in_the_retina(data, amnet, maps, tmp_path):
+    scores = {}
+    for in_retina, share in ((True, 1), (False, 1), (False, 0.1)):
+        folder = tmp_path / f"{in_retina}{share}"
+        settings = {"in_retina": str(in_retina), "top_fraction": share, "maps_dir": folder}
+        amnet(["train_nsa", "anomaly_maps"], dataset_dir=data, ckpt_dir=maps / "guides", **settings)
+        rows = read_csv(folder / "nsa" / "slice_scores.csv")
+        assert len(rows) == 16
+        scores[in_retina, share] = np.array([float(row["anomaly_score"]) for row in rows])
+    assert (scores[True, 1] < 0.8 * scores[False, 1]).all()  # most of an image is not retina
+    assert (scores[False, 0.1] > scores[False, 1]).all()
+
+
 @pytest.mark.parametrize("guide", ["resad", "resynthdetect"])
 def test_any_other_detector_guides(data, amnet, run, volume_dir, volume_model, tmp_path, guide):
     """Another bundle writes the maps, DAG takes them."""
