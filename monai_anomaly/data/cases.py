@@ -65,5 +65,9 @@ def collate_case(batch: list[Any]) -> Any:
         return batch[0]
     kept = {key: value for key, value in batch[0].items() if isinstance(value, (str, list, tuple))}
     arrays = {key: value for key, value in batch[0].items() if key not in kept}
-    listed = {key: [value] if isinstance(value, str) else [[one] for one in value] for key, value in kept.items()}
+    listed = {key: [value] if isinstance(value, str) else _each_in_a_list(value) for key, value in kept.items()}
     return {**list_data_collate([arrays]), **listed}
+
+
+def _each_in_a_list(values: Sequence[Any]) -> list[list[Any]]:
+    return [[value] for value in values] or [[]]

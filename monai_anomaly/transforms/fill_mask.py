@@ -27,7 +27,9 @@ def fill_mask(image: Tensor, value: float = 250.0, margin: int = 3) -> Tensor:
         ValueError: a negative margin.
     """
     check_range("margin", margin, 0)
-    bright = convert_to_tensor(image).cpu().numpy().min(0) >= value  # torch has no order of 16-bit scans
+    plain = convert_to_tensor(image)
+    ordered = plain.float() if plain.dtype == torch.uint16 else plain  # whose order torch does not know
+    bright = np.asarray((ordered.amin(0) >= value).cpu())
     if not bright.any():
         return torch.from_numpy(bright)[None].to(image.device)
     planes = bright.reshape(*bright.shape[:2], -1).astype(np.uint8)

@@ -103,6 +103,7 @@ def test_a_bad_case_becomes_a_failure_record():
     (case,) = decollate_batch(batch)
     assert case["case"] == "a"
     assert case["label"] == ["x", "y"]
+    assert case["organ"] == []
     with pytest.raises(ValueError, match="batch_size 1"):
         collate_case([data[0], data[0]])
 

@@ -144,7 +144,11 @@ def test_kermany_by_patient(tmp_path):
 
 @pytest.mark.parametrize(
     ("folders", "spec"),
-    [(("train/SRF", "train/NORMAL", "test/images"), "class_folders"), (("SRF", "NORMAL"), "files")],
+    [
+        (("train/SRF", "train/NORMAL", "test/images"), "class_folders"),
+        (("train/CNV", "train/NORMAL", "test/images"), "class_folders"),
+        (("SRF", "NORMAL"), "files"),
+    ],
 )
 def test_classes_told_by_folders(tmp_path, folders, spec):
     """What is judged is not trained on, and what is lesioned is not taken for healthy."""
@@ -155,7 +159,7 @@ def test_classes_told_by_folders(tmp_path, folders, spec):
     records = load_datalist(tmp_path, "training")
     assert len(records) == 4
     assert {Path(record["image"]).parent.name for record in only_healthy(records, root=tmp_path)} == {"NORMAL"}
-    found = with_image_labels(records, ["SRF"], tmp_path)
+    found = with_image_labels(records, [Path(folders[0]).name], tmp_path)
     assert sum(record["present"] == [1] for record in found) == 2
     assert len(only_healthy(records, root=tmp_path, healthy_name="HEALTHY")) == 4  # nothing tells
 
