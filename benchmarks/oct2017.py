@@ -2,7 +2,7 @@
 
 ``python benchmarks/oct2017.py --images OCT2017/train --out OUT``, with the folders NORMAL, CNV, DME and DRUSEN of
 Kermany et al. 2018. Two folds; scans that look alike, as neighbors of one eye do, stay together and are drawn together
-for the intervals. White fill is painted dark. Forty minutes on a core; a second start goes on.
+for the intervals. White fill is painted dark. An hour and a half on a core; a second start goes on.
 """
 
 from __future__ import annotations
