@@ -23,7 +23,8 @@ from monai_anomaly.transforms.fill_mask import fill_of_scans
 logger = logging.getLogger(__name__)
 
 _MODES = ("nearest", "bilinear")
-_BLOCK = (32, 8192)  # rows and A-scans moved at once
+_BLOCK = (32, 8192)  # rows and A-scans moved at once; more rows of fewer A-scans
+_NARROW = 16  # planes of fewer A-scans are not worth a call
 _MOST_ROWS = 2**14 - 64  # OpenCV's places have 16 bits
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.float32, 8: torch.float64}
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # what torch can gather
@@ -57,7 +58,7 @@ def shift_a_scans(image: Tensor, shifts: Tensor, depth_axis: int = 0) -> Tensor:
         return _moved(scans, whole).movedim(1, depth_axis + 1)
     both = _moved(scans, whole, first=-1).float()  # moved by one row more is the row above
     plain = both.device.type == "cpu" and not both.requires_grad and not part.requires_grad
-    result = torch.from_numpy(np.empty(scans.shape, np.float32)) if plain else None  # in large pages, as below
+    result = _empty(tuple(scans.shape), both) if plain else None
     return torch.lerp(both[:, 1:], both[:, :-1], part, out=result).movedim(1, depth_axis + 1)
 
 
@@ -66,35 +67,61 @@ def _moved(scans: Tensor, shifts: Tensor, first: int = 0) -> Tensor:
     if scans.dtype in _SIGNED:
         return _moved(scans.view(_SIGNED[scans.dtype]), shifts, first).view(scans.dtype)
     channels, depth = scans.shape[:2]
-    offsets = shifts.detach().reshape(-1).long().clamp(first - depth, depth - first)
+    offsets = shifts.detach().long().clamp(first - depth, depth - first)
     if scans.device.type == "cpu" and depth <= _MOST_ROWS and not scans.requires_grad:
-        result = _moved_in_blocks(scans, offsets.numpy().astype(np.int16), first)
-    else:
-        source = torch.arange(first, depth, device=scans.device)[:, None] - offsets
-        outside = (source < 0) | (source >= depth)
-        places = source.clamp_(0, depth - 1).expand(channels, -1, -1)
-        result = scans.reshape(channels, depth, -1).gather(1, places).masked_fill_(outside, 0)
+        return _moved_in_blocks(scans, offsets.numpy().astype(np.int16), first)
+    source = torch.arange(first, depth, device=scans.device)[:, None] - offsets.reshape(-1)
+    outside = (source < 0) | (source >= depth)
+    places = source.clamp_(0, depth - 1).expand(channels, -1, -1)
+    result = scans.reshape(channels, depth, -1).gather(1, places).masked_fill_(outside, 0)
     return result.reshape(channels, depth - first, *scans.shape[2:])
 
 
 def _moved_in_blocks(scans: Tensor, offsets: np.ndarray, first: int) -> Tensor:
-    """Return the same, (C, rows, A-scans), by OpenCV block by block, so that what is read stays in the cache."""
-    channels, depth, width = *scans.shape[:2], len(offsets)
-    bits = _BITS[scans.element_size()]  # the values do not matter, only where they go
-    sources = scans.detach().view(bits).numpy().reshape(channels, depth, width)
-    targets = np.empty((channels, depth - first, width), sources.dtype)  # in large pages, a third of torch.empty's time
+    """Return the same by OpenCV, plane by plane as they lie in memory, and block by block.
+
+    What is read then stays in the cache. A plane has rows and the axes that run faster than they do in memory, if these
+    have A-scans enough; else all of them.
+    """
+    plain = scans.detach().view(_BITS[scans.element_size()])  # the values do not matter, only where they go
+    strides = plain.stride()
+    axes = sorted(range(2, plain.ndim), key=lambda axis: -strides[axis])
+    inner = [axis for axis in axes if strides[axis] < strides[1]]
+    if np.prod([plain.shape[axis] for axis in inner], initial=1) < _NARROW:
+        inner = list(range(2, plain.ndim))
+    outer = [axis for axis in axes if axis not in inner]
+    order = [0, *outer, 1, *inner]
+    moved = [offsets.shape[axis - 2] for axis in outer], [offsets.shape[axis - 2] for axis in inner]
+    shifts = offsets.transpose([axis - 2 for axis in (*outer, *inner)]).reshape(int(np.prod(moved[0], initial=1)), -1)
+    sources = plain.permute(order).numpy().reshape(-1, plain.shape[1], shifts.shape[1])
+    targets = np.empty((len(sources), plain.shape[1] - first, shifts.shape[1]), sources.dtype)  # in large pages
+    _move_planes(sources, targets, shifts, first)
+    result = targets.reshape(plain.shape[0], *moved[0], -1, *moved[1])
+    return torch.from_numpy(result).permute(*np.argsort(order).tolist()).view(scans.dtype)
+
+
+def _move_planes(sources: np.ndarray, targets: np.ndarray, offsets: np.ndarray, first: int) -> None:
+    """Fill planes (N, rows - first, A-scans) from others (N, rows, A-scans); the offsets (M, A-scans) repeat."""
+    depth, width = targets.shape[1:]
     for left in range(0, width, _BLOCK[1]):
         columns = slice(left, min(left + _BLOCK[1], width))
-        places = np.empty((_BLOCK[0], columns.stop - left, 2), np.int16)  # column and row to read
+        height = min(depth, _BLOCK[0] * _BLOCK[1] // (columns.stop - left))
+        rows = np.arange(first, first + height, dtype=np.int16)[:, None]
+        places = np.empty((height, columns.stop - left, 2), np.int16)  # column and row to read
         places[..., 0] = np.arange(columns.stop - left)
-        places[..., 1] = np.arange(first, first + _BLOCK[0])[:, None] - offsets[columns]
-        for top in range(0, depth - first, _BLOCK[0]):
-            rows = slice(top, min(top + _BLOCK[0], depth - first))
-            for source, target in zip(sources, targets, strict=True):
-                where = places[: rows.stop - top]
-                cv2.remap(source[:, columns], where, None, cv2.INTER_NEAREST, target[rows, columns])
-            places[..., 1] += _BLOCK[0]
-    return torch.from_numpy(targets).view(scans.dtype)
+        for plane, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            shifts = offsets[plane % len(offsets), columns]
+            for top in range(0, depth, height):
+                np.subtract(rows + np.int16(top), shifts, out=places[..., 1])
+                part = target[top : top + height, columns]
+                cv2.remap(source[:, columns], places[: len(part)], None, cv2.INTER_NEAREST, part)
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return float32 without values, in large pages, axes in the order in memory of another's."""
+    strides = like.stride()
+    order = sorted(range(like.ndim), key=lambda axis: -strides[axis])
+    return torch.from_numpy(np.empty([shape[axis] for axis in order], np.float32)).permute(*np.argsort(order).tolist())
 
 
 class FlattenToBruchsMembrane(InvertibleTransform):

@@ -148,9 +148,10 @@ class TestFlatten:
     @pytest.mark.parametrize(
         "dtype", [torch.bool, torch.uint8, torch.uint16, torch.bfloat16, torch.int32, torch.float32, torch.int64]
     )
-    @pytest.mark.parametrize("most_rows", [1000, 0])
-    def test_in_blocks_and_by_a_gather_as_a_loop(self, dtype, most_rows, monkeypatch):
+    @pytest.mark.parametrize(("most_rows", "narrow"), [(1000, 16), (1000, 2), (0, 16)])
+    def test_in_blocks_and_by_a_gather_as_a_loop(self, dtype, most_rows, narrow, monkeypatch):
         monkeypatch.setattr("monai_anomaly.transforms.flatten._MOST_ROWS", most_rows)
+        monkeypatch.setattr("monai_anomaly.transforms.flatten._NARROW", narrow)
         monkeypatch.setattr("monai_anomaly.transforms.flatten._BLOCK", (8, 5))
         torch.manual_seed(0)
         image = (torch.rand(2, 4, 21, 3) * 1000 - 400).to(dtype).movedim(2, 1)
