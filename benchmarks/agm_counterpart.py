@@ -1,7 +1,7 @@
 """Why AGM's maps overlap less with the lesions of phantoms than a plain classifier's: one thing changed at a time.
 
 ``python benchmarks/agm_counterpart.py --ganomaly ganomaly.pt --out OUT``, with weights of ``experiment agm`` on the
-phantoms of the bundle's README. A second start with the same folder goes on. Half an hour a seed on two cores.
+phantoms of the bundle's README. A second start with the same folder goes on. Twenty minutes a seed.
 """
 
 from __future__ import annotations
