@@ -14,7 +14,7 @@ import torch
 HERE = Path(__file__).parent
 NAMES = [
     *("memory_bank", "features", "pixel_metrics", "ascnet", "synthetic_lesion", "oct_geometry", "poisson_blend"),
-    *("amnet", "agm", "agm_counterpart", "inspect_headers", "batch_inference", "feature_store"),
+    *("amnet", "agm", "inspect_headers", "batch_inference", "feature_store"),
 ]
 
 
