@@ -31,9 +31,6 @@ try:
 except ImportError:  # pragma: no cover - without a browser's driver
     sync_api = None
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(
-    not (sync_api and CHROMIUM), reason="no playwright, or no Chromium (apt install chromium)"
-)
 SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 
@@ -84,6 +81,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    if not (sync_api and CHROMIUM):
+        pytest.skip("no playwright, or no Chromium (apt install chromium)")
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
         yield browser
@@ -156,7 +155,6 @@ def picture_case(seed: int = 0) -> dict[str, Any]:
     return {"image": image, "map": anomaly_map, "label": label, "suffix": ".png", "map_suffix": ".tif"}
 
 
-@needs_browser
 class TestVolumes:
     def test_scrolling_threshold_and_layers(self, browser: Browser, tmp_path: Path) -> None:
         page = write_report([write_run(tmp_path, {"one": volume_case(), "two": volume_case(6)})])
@@ -256,7 +254,6 @@ class TestVolumes:
         browser.check()
 
 
-@needs_browser
 class TestImages:
     def test_pixels_are_blended_as_they_should(self, browser: Browser, tmp_path: Path) -> None:
         case = picture_case()
@@ -338,7 +335,6 @@ class TestImages:
         browser.check()
 
 
-@needs_browser
 def test_a_bundles_own_run(
     browser: Browser, brain_dir: Path, brain_model: Path, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
