@@ -27,7 +27,7 @@ from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bun
 
 logger = logging.getLogger(__name__)
 
-SET_HERE = ("dataset_dir", "ckpt_dir", "output_dir", "maps_dir", "ckpt_path", "seed", "section", "resume")
+SET_HERE = ("dataset_dir", "ckpt_dir", "output_dir", "maps_dir", "ckpt_path", "seed", "section", "calibrated", "resume")
 _PHANTOMS: dict[str, dict[str, Any]] = {
     "oct": {"num_healthy": 12, "num_test": 12, "shape": (128, 96, 12)},
     "fundus": {"num_healthy": 24, "num_test": 12},
@@ -153,6 +153,7 @@ class _Job:
         here = {"dataset_dir": str(self.data), "ckpt_dir": str(ckpt), "seed": self.settings["seed"]}
         runs = [(configs[0], self.files(configs), here) for configs in self.detector.train]
         there = {**here, "section": "test", "ckpt_path": str(ckpt / self.detector.weights)}
+        there["calibrated"] = False  # else all pixels above a percentile of the healthy ones are the same
         there["maps_dir" if self.detector.maps_dir else "output_dir"] = str(self.folder / "maps")
         return [*runs, ("maps", self.files(self.detector.maps), there)]
 

@@ -66,6 +66,30 @@ def test_no_membrane_is_seen_where_there_is_none(image):
     assert not retina_mask(image).any()
 
 
+@pytest.mark.parametrize(("row_fraction", "value"), [(0.6, 0), (None, 0), (0.45, 7)])
+def test_membrane_of_flattened_and_padded_scans_is_not_their_end(row_fraction, value):
+    image, truth, phantom = scan_of((256, 192, 4), EVERYTHING)
+    flatten = FlattenToBruchsMembrane(row_fraction=row_fraction)
+    shifts = flatten.shifts(image, truth).round()
+    there = flatten(torch.ones_like(image), shifts=shifts) > 0
+    flat = torch.where(there, flatten(image, shifts=shifts), value)
+    assert not there[0, -1].all()
+    found = estimate_bruchs_membrane(flat)
+    assert (found - truth - shifts).abs().mean() < 1
+    retina = flatten(torch.from_numpy(phantom.structures["retina"]).movedim(1, 0)[None], shifts=shifts)
+    both = (retina_mask(flat) * retina).sum()
+    assert 2 * both / (retina_mask(flat).sum() + retina.sum()) > 0.95
+
+
+def test_membrane_with_nothing_below_is_not_taken_for_padding():
+    rows = torch.arange(192).reshape(-1, 1)
+    membrane = 120 + 10 * torch.linspace(-1, 1, 128) ** 2
+    image = torch.zeros(1, 192, 128)
+    for height, brightness in ((60, 0.8), (50, 0.5), (12, 0.9)):  # nerve fibers, the rest, the epithelium
+        image[0] = torch.where((rows >= membrane - height) & (rows < membrane), brightness, image[0])
+    assert (estimate_bruchs_membrane(image) - membrane).abs().mean() < 1
+
+
 def test_not_a_number_and_what_the_mask_leaves_out_do_not_count():
     image, truth, _ = scan_of((256, 192, 1))
     broken = image.float()
