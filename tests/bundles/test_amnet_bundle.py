@@ -79,6 +79,24 @@ def test_training_leaves_weights_and_tables(model):
     assert torch.equal(average["module.backbone.0.0.weight"], state["backbone.0.0.weight"])  # epoch 2 alone
 
 
+@pytest.mark.parametrize("source", ["file", "estimated"])
+def test_the_class_retina_is_flattened_as_its_b_scans_are(amnet, tmp_path, source):
+    for number in (1, 2):
+        phantom = oct_phantom((96, 128, 4), ("SRF", "PED"), seed=number)
+        for folder, values in (("images", phantom.image), ("organs", phantom.structures["retina"])):
+            write_volume(tmp_path / "train" / folder / f"{number}.nii.gz", values, phantom.affine)
+        fluids = (phantom.label > 0).astype(np.uint8)
+        write_volume(tmp_path / "train" / "labels" / f"{number}.nii.gz", fluids, phantom.affine)
+    places = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path / "model", "fluid_values": [1, 2]}
+    workflow = amnet(["train"], **places, retina=source, image_size=[128, 96])
+    item = workflow.parser.get_parsed_content("fit_preprocessing")(workflow.parser.get_parsed_content("records")[1])
+    rows = torch.arange(128).reshape(1, -1, 1, 1)
+    last = torch.where(item["tissue"] > 0, rows, 0).amax(1)  # the membrane lies at row 0.6 * 128
+    assert (last - 77).abs().float().mean() < 1.5
+    there = (item["tissue"] > 0).sum()
+    assert abs(there / phantom.structures["retina"].sum() - 1) < 0.05
+
+
 def test_augmentation_scales_rows_and_a_scans(data, amnet, tmp_path):
     workflow = amnet(["train"], dataset_dir=data, ckpt_dir=tmp_path, augment_prob=1.0)
     affine = workflow.parser.get_parsed_content("train::preprocessing").transforms[0]
