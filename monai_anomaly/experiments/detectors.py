@@ -124,6 +124,8 @@ DETECTORS: dict[str, Detector] = {
         encoder_epochs=30,
         learning_rate=0.0005,
         encoder_learning_rate=0.0005,
+        side="darker",
+        sigma=2,
     ),
     "nsa": _guide("NSA", "nsa", max_epochs=50),
     "fluidregnet": _guide(
@@ -146,7 +148,10 @@ DETECTORS: dict[str, Detector] = {
         "ganomaly.pt",
         volume="data_volume",
         maps_dir=True,
-        small={"": {"image_size": [128, 128], "channels": 16}, "train_ganomaly": {"max_epochs": 100}},
+        small={
+            "": {"image_size": [128, 128], "channels": 16, "side": "darker", "sigma": 2},
+            "train_ganomaly": {"max_epochs": 100},
+        },
     ),
 }
 """By the name that the command takes."""

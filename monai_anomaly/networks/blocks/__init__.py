@@ -14,6 +14,7 @@ from .named_classes import NamedClasses
 from .nearest_neighbors import nearest_neighbors
 from .random_projection import johnson_lindenstrauss_dim, sparse_random_projection
 from .region_spatial_combination import RegionFilter, RegionSpatialCombination, SpatialSelfAttention
+from .residual_map import residual, smoothed
 from .wide_resnet import ResNet2d, imagenet_statistics, load_resnet_weights, load_trunk_weights, wide_resnet50_2
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "load_resnet_weights",
     "load_trunk_weights",
     "nearest_neighbors",
+    "residual",
+    "smoothed",
     "sparse_random_projection",
     "wide_resnet50_2",
 ]

@@ -17,6 +17,7 @@ from monai_anomaly.checks import check_divisible, check_image_batch, check_optio
 from monai_anomaly.networks.blocks.conv_stage import ConvStage
 from monai_anomaly.networks.blocks.local_self_attention import LocalSelfAttention
 from monai_anomaly.networks.blocks.named_classes import NamedClasses
+from monai_anomaly.networks.blocks.residual_map import SIDES, residual
 from monai_anomaly.networks.blocks.wide_resnet import ResNet2d, load_trunk_weights
 
 DIFFERENCES = ("of_normalized", "normalized")
@@ -52,6 +53,7 @@ class AGMClassifier(NamedClasses):
         num_heads: of the attention (paper: 4).
         reading: of the attention, see `LocalSelfAttention`.
         difference: "of_normalized": |norm(x) - norm(x_hat)|, published code; "normalized": norm(|x - x_hat|), as said.
+        side: of the difference that counts, see `residual`.
         output_stride: of the features: 32 (paper), 16 or 8 for smaller images.
         width: factor of all widths (paper: 1).
         class_names: of the lesions, see `NamedClasses`.
@@ -78,6 +80,7 @@ class AGMClassifier(NamedClasses):
         num_heads: int = 4,
         reading: str = "paper",
         difference: str = "of_normalized",
+        side: str = "both",
         output_stride: int = 32,
         width: float = 1.0,
         class_names: Sequence[str] = (),
@@ -91,6 +94,7 @@ class AGMClassifier(NamedClasses):
         self.name = backbone
         self.pooling = check_option("pooling", pooling, POOLINGS)
         self.difference_of = check_option("difference", difference, DIFFERENCES)
+        self.side = check_option("side", side, SIDES)
         check_option("head", head, HEADS)
         self.backbone = ResNet2d(backbone, in_channels * (1 if generator is None else 2), 0, output_stride, width)
         channels = self.backbone.stage_channels[-1]
@@ -145,8 +149,8 @@ class AGMClassifier(NamedClasses):
     def difference(self, images: Tensor, healthy: Tensor, retina: Tensor) -> Tensor:
         """Return X_a (Eq. 2), (B, C, H, W), 0 beside the retina."""
         if self.difference_of == "normalized":
-            return min_max((images - healthy).abs() * (retina > 0.5))
-        return (min_max(images) - min_max(healthy)).abs() * (retina > 0.5)
+            return min_max(residual(images, healthy, self.side) * (retina > 0.5))
+        return residual(min_max(images), min_max(healthy), self.side) * (retina > 0.5)
 
     def features(self, images: Tensor, focus: Tensor | None = None) -> Tensor:
         """Return F, (B, D, H / output_stride, W / output_stride) (Eq. 6).

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from monai_anomaly.checks import check_image_batch, check_option, check_range
 from monai_anomaly.networks.blocks.healthy_calibration import HealthyCalibration
+from monai_anomaly.networks.blocks.residual_map import SIDES, residual, smoothed
 
 PATCH_SIZE = 64
 _WIDTHS = (1, 2, 4, 8, 8)  # of the resolutions 64, 32, 16, 8, 4, times the number of channels
@@ -174,6 +175,8 @@ class FAnoGAN(nn.Module):
         overlap: of neighboring windows, in [0, 1); 0.5 puts them 32 pixels apart.
         blend: "gaussian" weights windows by their middle, "constant" does not.
         kappa: weight of the features in the score (paper: 1).
+        side: of the difference that counts, see `residual` ("both": |x - G(E(x))|).
+        sigma: of a Gaussian over the map, in pixels; 0 for none.
 
     Shape:
         input (B, in_channels, H, W) in [0, 1], any H and W; output (B, 1, H, W) in [0, 2].
@@ -190,8 +193,12 @@ class FAnoGAN(nn.Module):
         overlap: float = 0.5,
         blend: str = "gaussian",
         kappa: float = 1.0,
+        side: str = "both",
+        sigma: float = 0.0,
     ) -> None:
         super().__init__()
+        check_range("sigma", sigma, 0)
+        self.side, self.sigma = check_option("side", side, SIDES), sigma
         check_range("overlap", overlap, 0, 0.99)
         check_range("kappa", kappa, 0)
         self.in_channels = in_channels
@@ -228,8 +235,8 @@ class FAnoGAN(nn.Module):
         return torch.as_tensor(self.generator(self.encoder(patches)))
 
     def residual(self, patches: Tensor) -> Tensor:
-        """Return |x - G(E(x))| of patches in [-1, 1], the mean of the channels, (B, 1, 64, 64)."""
-        return (patches - self.reconstruct(patches)).abs().mean(1, keepdim=True)
+        """Return |x - G(E(x))|, or one side of it, of patches in [-1, 1], the mean of the channels, (B, 1, 64, 64)."""
+        return residual(patches, self.reconstruct(patches), self.side).mean(1, keepdim=True)
 
     def score(self, patches: Tensor) -> Tensor:
         """Return A(x) = mean (x - G(E(x)))^2 + kappa mean (f(x) - f(G(E(x))))^2 of patches in [-1, 1], (B,)."""
@@ -243,5 +250,5 @@ class FAnoGAN(nn.Module):
         scaled = 2 * convert_to_tensor(images).float() - 1
         missing = [max(0, PATCH_SIZE - n) for n in scaled.shape[2:]]
         padded = F.pad(scaled, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else scaled
-        residual = self.windows(padded, self.residual)[..., : images.shape[2], : images.shape[3]]
-        return convert_to_dst_type(residual, images, dtype=torch.float32)[0]
+        found = self.windows(padded, self.residual)[..., : images.shape[2], : images.shape[3]]
+        return convert_to_dst_type(smoothed(found, self.sigma), images, dtype=torch.float32)[0]

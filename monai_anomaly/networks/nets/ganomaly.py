@@ -10,8 +10,9 @@ import torch
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor, nn
 
-from monai_anomaly.checks import check_image_batch
+from monai_anomaly.checks import check_image_batch, check_option, check_range
 from monai_anomaly.networks.blocks.healthy_calibration import HealthyCalibration
+from monai_anomaly.networks.blocks.residual_map import SIDES, residual, smoothed
 
 _LOWEST = 4
 
@@ -146,16 +147,28 @@ class GANomaly(nn.Module):
         latent_dim: see `GANomalyGenerator`.
         in_channels: of the images.
         channels: see `GANomalyGenerator`.
+        side: of the difference that counts, see `residual` ("both": |x - x_hat|).
+        sigma: of a Gaussian over the map, in pixels; 0 for none.
 
     Shape:
         input (B, in_channels, image_size, image_size) in [0, 1]; output (B, 1, image_size, image_size) in [0, 1].
 
     Raises:
-        ValueError: images of another shape.
+        ValueError: arguments out of range, or images of another shape.
     """
 
-    def __init__(self, image_size: int = 512, latent_dim: int = 120, in_channels: int = 3, channels: int = 32) -> None:
+    def __init__(
+        self,
+        image_size: int = 512,
+        latent_dim: int = 120,
+        in_channels: int = 3,
+        channels: int = 32,
+        side: str = "both",
+        sigma: float = 0.0,
+    ) -> None:
         super().__init__()
+        check_range("sigma", sigma, 0)
+        self.side, self.sigma = check_option("side", side, SIDES), sigma
         self.in_channels, self.image_size = in_channels, image_size
         self.generator = GANomalyGenerator(image_size, latent_dim, in_channels, channels)
         self.discriminator = GANomalyDiscriminator(image_size, in_channels, channels)
@@ -173,9 +186,9 @@ class GANomaly(nn.Module):
         return (latents - again).square().flatten(1).mean(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the anomaly map, |x - x_hat| as the mean of the channels."""
-        difference = (convert_to_tensor(images).float() - self.healthy(images)).abs().mean(1, keepdim=True)
-        return convert_to_dst_type(difference, images, dtype=torch.float32)[0]
+        """Return the anomaly map, the residual as the mean of the channels."""
+        found = residual(convert_to_tensor(images).float(), self.healthy(images), self.side).mean(1, keepdim=True)
+        return convert_to_dst_type(smoothed(found, self.sigma), images, dtype=torch.float32)[0]
 
     def _check(self, images: Tensor) -> None:
         check_image_batch("GANomaly", images, self.in_channels)
