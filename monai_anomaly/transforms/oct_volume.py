@@ -18,6 +18,7 @@ from monai_anomaly.transforms.check_image import CheckImaged
 from monai_anomaly.transforms.depth_first import DepthFirstd
 from monai_anomaly.transforms.flatten import FlattenToBruchsMembraned
 from monai_anomaly.transforms.load_map import LoadAnomalyMapd
+from monai_anomaly.transforms.retina_mask import RetinaMaskd
 
 
 def oct_loading(
@@ -52,6 +53,7 @@ def oct_geometry(
     image_size: Sequence[int] = (496, 512),
     row_fraction: float | None = None,
     labels: Sequence[str] = ("tissue", "retina"),
+    retina: bool = False,
 ) -> Compose:
     """Return what turns volumes to (rows, A-scans, B-scans), flattens them and crops or pads B-scans; it inverts.
 
@@ -62,6 +64,7 @@ def oct_geometry(
         image_size: rows and A-scans of the B-scans.
         row_fraction: where Bruch's membrane goes, see `FlattenToBruchsMembrane`.
         labels: keys of what holds classes.
+        retina: add "retina", the mask, as the scan shows it before it is flattened.
 
     Raises:
         ValueError: axes that are not 0, 1, 2 in some order.
@@ -71,6 +74,7 @@ def oct_geometry(
     return Compose(
         [
             DepthFirstd(keys, axes, allow_missing_keys=True),
+            *([RetinaMaskd("image")] if retina else []),
             FlattenToBruchsMembraned(keys, row_fraction=row_fraction, allow_missing_keys=True),
             ResizeWithPadOrCropd(keys, size, allow_missing_keys=True),
         ]

@@ -21,6 +21,7 @@ from monai_anomaly.transforms import (
     lesion_mask,
     oct_geometry,
     oct_loading,
+    retina_mask,
     tissue_classes,
 )
 
@@ -57,6 +58,24 @@ def test_after_flattening_the_membrane_is_straight(phantom):
     first = flat.float().argmax(0)
     assert (first.float().median() - first.float()).abs().mean() < 1
     assert rows.std() > first.float().std()
+
+
+def test_the_retina_is_what_the_scan_shows_before_it_is_flattened(phantom):
+    data = {"image": MetaTensor(phantom.image[None].copy())}
+    geometry = oct_geometry((1, 0, 2), (96, 72), row_fraction=0.6, retina=True)
+    flat = geometry(data)
+    shown = retina_mask(data["image"], depth_axis=1)
+    inverse = Invertd("found", geometry, "image")
+    back, kept = (
+        torch.as_tensor(inverse({"image": flat["image"], "found": found})["found"])
+        for found in (flat["retina"].clone(), torch.ones_like(flat["retina"]))
+    )
+    assert kept.mean() > 0.8
+    assert torch.equal(back, shown * kept)
+    last = torch.where(flat["retina"] > 0, torch.arange(96).reshape(-1, 1, 1), 0).amax(1)
+    assert (last - 58).abs().max() <= 1  # 0.6 * 96
+    lesion = torch.from_numpy(phantom.label[None] > 0)
+    assert shown[lesion].mean() > 0.95
 
 
 def test_wrong_axes():
