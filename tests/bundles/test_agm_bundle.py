@@ -236,6 +236,13 @@ def test_ganomalys_maps_of_pictures(data, models, agm, tmp_path):
     with Image.open(files[0]) as found:
         assert found.mode == "F"
         assert found.size == (64, 96)
+    settings = {"in_retina": False, "calibrated": False}
+    shares = []
+    for side in ("both", "darker"):
+        agm(stages, **places, **settings, maps_dir=tmp_path / side, side=side)
+        with Image.open(tmp_path / side / files[0].relative_to(tmp_path)) as found:
+            shares.append((np.asarray(found) == 0).mean())
+    assert shares[0] < 0.01 < shares[1]  # one side alone is 0 where the other is not
     with pytest.raises(Exception, match="maps_dir|check_writable") as error:
         agm(stages, **places)
     assert "maps_dir is not given" in chain(error.value)
@@ -353,7 +360,7 @@ class TestExperiment:
             assert [row["row"] for row in done] == (
                 ["layer1", "layer2 + E"] if table == "layers" else list(TABLES[table])
             )
-        assert len(list((out / "runs").rglob("classifier.pt"))) == 4  # rows share trainings
+        assert len(list((out / "runs").rglob("classifier.pt"))) == 5  # rows share trainings
         assert main([*words, "--batch_size", "2"]) == 1
         assert "holds an experiment with other settings" in capsys.readouterr().err
         before = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.pt")}

@@ -217,6 +217,19 @@ def test_scores_are_of_a_share_of_the_pixels_in_the_retina(data, amnet, maps, tm
     assert (scores[False, 0.1] > scores[False, 1]).all()
 
 
+def test_maps_that_are_not_calibrated_keep_what_calibration_cuts_off(data, amnet, maps, tmp_path):
+    amnet(
+        ["train_nsa", "anomaly_maps"], dataset_dir=data, ckpt_dir=maps / "guides", maps_dir=tmp_path, calibrated=False
+    )
+    files = sorted((tmp_path / "nsa").rglob("*_anomaly_map.nii.gz"))
+    assert len(files) == 4
+    for file in files:
+        plain, calibrated = (nib.load(one).get_fdata() for one in (file, maps / file.relative_to(tmp_path)))
+        order = plain.ravel().argsort()
+        assert (np.diff(calibrated.ravel()[order]) >= -1e-6).all()  # the same ranking, as far as there is one
+        assert len(np.unique(plain)) > len(np.unique(calibrated))
+
+
 @pytest.mark.parametrize("guide", ["resad", "resynthdetect"])
 def test_any_other_detector_guides(data, amnet, run, volume_dir, volume_model, tmp_path, guide):
     """Another bundle writes the maps, DAG takes them."""
