@@ -174,6 +174,7 @@ def write_detectors(folder: Path, rows: Sequence[Row], failures: Sequence[tuple[
     lines = [
         "# Detectors",
         "",
+        "Maps are as the detectors give them, not calibrated.",
         "Every pixel counts, pooled over the cases; each slice of a volume is an image. Intervals",
     ]
     lines += [

@@ -75,7 +75,7 @@ SET_HERE = (
         "classifier_ckpt",
         "ckpt_path",
     ),
-    *("threshold", "cam_layers", "cam_method", "smooth", "num_heads", "counterpart", "attention", "pooling"),
+    *("threshold", "cam_layers", "cam_method", "smooth", "num_heads", "counterpart", "attention", "pooling", "side"),
 )
 
 _ENCODER = "$'encoder.%d' % (len(@network_def.encoder) - 1)"

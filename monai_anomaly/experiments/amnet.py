@@ -45,6 +45,7 @@ SET_HERE = (
     "maps_dir",
     "guide",
     "method",
+    "calibrated",
     "resume",
 )
 

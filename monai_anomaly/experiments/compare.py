@@ -115,8 +115,8 @@ class _Job:
 
     @property
     def maps(self) -> Path:
-        folder = self.folder / "maps"
-        return folder / self.detector.weights.removesuffix(".pt") if self.detector.maps_dir else folder
+        folder, guide = self.folder / "maps", self.detector.weights.removesuffix(".pt")
+        return folder / f"{guide}_uncalibrated" if self.detector.maps_dir else folder
 
     def files(self, configs: Sequence[str]) -> list[str]:
         """Return the config files of a run, overlays last."""

@@ -169,7 +169,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         depth = plain.shape[self.depth_axis + 1]
         others = [n for axis, n in enumerate(plain.shape[1:]) if axis != self.depth_axis]
         if membrane is None:
-            membrane = _known_membrane(image, tuple(others))
+            membrane = known_membrane(image, tuple(others))
         if membrane is None:
             seen = None if self.fill_value is None else ~fill_of_scans(plain, self.fill_value, self.depth_axis)
             membrane = estimate_bruchs_membrane(plain, self.depth_axis, seen)
@@ -177,7 +177,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         if list(rows.shape) != others:
             msg = f"Bruch's membrane is {tuple(rows.shape)}, the image's A-scans {tuple(others)}; give a row for each."
             raise ValueError(msg)
-        rows = _without_gaps(rows)
+        rows = without_gaps(rows)
         target = rows.median() if self.row_fraction is None else rows.new_tensor(self.row_fraction * depth)
         return target.round() - rows
 
@@ -208,7 +208,7 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         return convert_to_dst_type(result, data, dtype=result.dtype)[0]
 
 
-def _known_membrane(image: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+def known_membrane(image: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     """Return the rows of Bruch's membrane that came with a file, as long as nothing but axes were turned since."""
     rows = getattr(image, "meta", {}).get(LAYERS, {}).get("BM")
     done = {one[TraceKeys.CLASS_NAME] for one in getattr(image, "applied_operations", ())}
@@ -218,7 +218,7 @@ def _known_membrane(image: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return convert_to_tensor(rows)
 
 
-def _without_gaps(rows: Tensor) -> Tensor:
+def without_gaps(rows: Tensor) -> Tensor:
     """Return the rows without NaN: A-scans between the known ones of a B-scan, whole B-scans from the nearest known."""
     columns = rows.reshape(len(rows), -1).clone()
     finite = torch.isfinite(columns)

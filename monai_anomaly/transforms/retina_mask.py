@@ -14,6 +14,7 @@ from torch import Tensor
 from monai_anomaly.checks import check_option, check_range
 from monai_anomaly.transforms.bruchs_membrane import estimate_bruchs_membrane, estimate_inner_surface
 from monai_anomaly.transforms.fill_mask import fill_of_scans
+from monai_anomaly.transforms.flatten import known_membrane, without_gaps
 
 
 def retina_mask(
@@ -66,7 +67,10 @@ class RetinaMask(Transform):
         self.outside, self.margin, self.fill_value = outside, margin, fill_value
 
     def __call__(self, data: Tensor, membrane: Tensor | None = None) -> Tensor:
-        """Return the mask."""
+        """Return the mask; a membrane that came with the file is taken before any is looked for."""
+        if membrane is None:
+            known = known_membrane(data, tuple(n for axis, n in enumerate(data.shape[1:]) if axis != self.depth_axis))
+            membrane = None if known is None else without_gaps(known)
         mask = retina_mask(data, self.depth_axis, membrane, self.outside, self.margin, self.fill_value)
         return convert_to_dst_type(mask, data, dtype=torch.float32)[0]
 

@@ -240,7 +240,9 @@ def test_ganomalys_maps_of_pictures(data, models, agm, tmp_path):
     shares = []
     for side in ("both", "darker"):
         agm(stages, **places, **settings, maps_dir=tmp_path / side, side=side)
-        with Image.open(tmp_path / side / files[0].relative_to(tmp_path)) as found:
+        with Image.open(
+            tmp_path / side / "ganomaly_uncalibrated" / files[0].relative_to(tmp_path / "ganomaly")
+        ) as found:
             shares.append((np.asarray(found) == 0).mean())
     assert shares[0] < 0.01 < shares[1]  # one side alone is 0 where the other is not
     with pytest.raises(Exception, match="maps_dir|check_writable") as error:
@@ -371,6 +373,8 @@ class TestExperiment:
         places = {"dataset_dir": data / "data", "healthy_dir": data / "healthy", "configs": ["smoke"]}
         with pytest.raises(ValueError, match="The experiment sets seed itself"):
             run_agm(out=tmp_path, overrides={"seed": "7"}, **places)
+        with pytest.raises(ValueError, match="The experiment sets classifier.side itself"):
+            run_agm(out=tmp_path, overrides={"classifier.side": "darker"}, **places)
         with pytest.raises(ValueError, match="row must be one of"):
             run_agm(out=tmp_path, rows=["VI"], **places)
         with pytest.raises(ValueError, match="table must be one of"):
@@ -379,7 +383,7 @@ class TestExperiment:
             run_agm(out=tmp_path, overrides={"wdth": "1"}, **places)
         with pytest.raises(
             RuntimeError,
-            match="4 runs failed: ganomaly of ablation_2_adr, seed 0: adversarial must be at least 0",
+            match="6 runs failed: ganomaly of ablation_2_adr, seed 0: adversarial must be at least 0",
         ):
             run_agm(out=tmp_path / "other", overrides={"ganomaly.adversarial_weight": "-1"}, **places)
 

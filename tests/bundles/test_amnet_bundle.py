@@ -221,10 +221,11 @@ def test_maps_that_are_not_calibrated_keep_what_calibration_cuts_off(data, amnet
     amnet(
         ["train_nsa", "anomaly_maps"], dataset_dir=data, ckpt_dir=maps / "guides", maps_dir=tmp_path, calibrated=False
     )
-    files = sorted((tmp_path / "nsa").rglob("*_anomaly_map.nii.gz"))
+    folder = tmp_path / "nsa_uncalibrated"  # no guide's name
+    files = sorted(folder.rglob("*_anomaly_map.nii.gz"))
     assert len(files) == 4
     for file in files:
-        plain, calibrated = (nib.load(one).get_fdata() for one in (file, maps / file.relative_to(tmp_path)))
+        plain, calibrated = (nib.load(one).get_fdata() for one in (file, maps / "nsa" / file.relative_to(folder)))
         order = plain.ravel().argsort()
         assert (np.diff(calibrated.ravel()[order]) >= -1e-6).all()  # the same ranking, as far as there is one
         assert len(np.unique(plain)) > len(np.unique(calibrated))

@@ -12,6 +12,7 @@ import pytest
 from monai_anomaly.__main__ import main
 from monai_anomaly.data.phantoms import write_phantoms
 from monai_anomaly.experiments import run_compare
+from monai_anomaly.experiments.compare import _Job
 from monai_anomaly.experiments.detectors import DETECTORS, MODALITIES
 from monai_anomaly.workflows import config_files, find_bundle
 
@@ -81,6 +82,8 @@ class TestRecipes:
             for key in {**detector.small.get("", {}), **detector.small.get(configs[0], {})}:
                 assert key in parser or configs == detector.maps, (configs, key)
         assert all(key in parser for key in detector.small.get("maps", {}))
+        stages = _Job(name, detector.modalities[0], Path("data"), Path("out"), {"configs": [], "seed": 0}).stages()
+        assert stages[-1][2]["calibrated"] is False
         assert set(detector.small) <= {"", "maps", *(configs[0] for configs in detector.train)}
 
 

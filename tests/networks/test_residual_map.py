@@ -36,9 +36,22 @@ def test_detectors_maps_have_one_side_and_are_smoothed(make):
             other.load_state_dict(plain.state_dict())  # neither is a weight
             maps[name] = other(images)
         both = plain(images)
+        healthy = plain.healthy(images) if isinstance(plain, GANomaly) else None
     torch.testing.assert_close(maps["darker"] + maps["brighter"], both)
     assert 0 < maps["darker"].mean() < both.mean()
+    if healthy is not None:
+        assert not maps["darker"][images >= healthy].any()
     torch.testing.assert_close(maps["smooth"], smoothed(both, 1.5))
+
+
+def test_f_anogans_darker_side_is_where_the_image_is_darker(monkeypatch):
+    network = FAnoGAN(1, 8, 2, side="darker").eval()
+    monkeypatch.setattr(network, "reconstruct", torch.zeros_like)  # gray, of patches in [-1, 1]
+    image = torch.full((1, 1, 64, 64), 0.7)
+    image[..., :32] = 0.1
+    found = network(image)
+    torch.testing.assert_close(found[..., :32], torch.full((1, 1, 64, 32), 0.8))
+    assert not found[..., 32:].any()
 
 
 @pytest.mark.parametrize("difference", ["of_normalized", "normalized"])

@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
 
 from monai_anomaly.data.phantoms import oct_phantom
+from monai_anomaly.keys import LAYERS
 from monai_anomaly.transforms import (
     FlattenToBruchsMembrane,
     FlattenToBruchsMembraned,
@@ -66,7 +67,7 @@ def test_no_membrane_is_seen_where_there_is_none(image):
     assert not retina_mask(image).any()
 
 
-@pytest.mark.parametrize(("row_fraction", "value"), [(0.6, 0), (None, 0), (0.45, 7)])
+@pytest.mark.parametrize(("row_fraction", "value"), [(0.6, 0), (0.6, 255), (0.45, 7)])
 def test_membrane_of_flattened_and_padded_scans_is_not_their_end(row_fraction, value):
     image, truth, phantom = scan_of((256, 192, 4), EVERYTHING)
     flatten = FlattenToBruchsMembrane(row_fraction=row_fraction)
@@ -77,17 +78,36 @@ def test_membrane_of_flattened_and_padded_scans_is_not_their_end(row_fraction, v
     found = estimate_bruchs_membrane(flat)
     assert (found - truth - shifts).abs().mean() < 1
     retina = flatten(torch.from_numpy(phantom.structures["retina"]).movedim(1, 0)[None], shifts=shifts)
+    mixed = torch.cat((image, flat, image), -1)  # few of many B-scans are padded
+    torch.testing.assert_close(estimate_bruchs_membrane(mixed)[:, 4:8], found)
+    torch.testing.assert_close(estimate_bruchs_membrane(flat[..., 0].expand(3, -1, -1)), found[:, 0], atol=1e-3, rtol=0)
+    seen = torch.ones_like(flat)
+    seen[:, :5] = 0
+    assert (estimate_bruchs_membrane(flat, mask=seen) - found).abs().max() < 1
     both = (retina_mask(flat) * retina).sum()
     assert 2 * both / (retina_mask(flat).sum() + retina.sum()) > 0.95
 
 
-def test_membrane_with_nothing_below_is_not_taken_for_padding():
-    rows = torch.arange(192).reshape(-1, 1)
-    membrane = 120 + 10 * torch.linspace(-1, 1, 128) ** 2
-    image = torch.zeros(1, 192, 128)
-    for height, brightness in ((60, 0.8), (50, 0.5), (12, 0.9)):  # nerve fibers, the rest, the epithelium
+@pytest.mark.parametrize("depth", [64, 96, 192])
+@pytest.mark.parametrize("offset", [0, 0.3, 0.5, 0.9, 1])
+def test_membrane_with_nothing_below_is_not_taken_for_padding(depth, offset):
+    rows = torch.arange(depth).reshape(-1, 1)
+    membrane = 0.6 * depth + offset + 0.05 * depth * torch.linspace(-1, 1, 128) ** 2
+    image = torch.zeros(1, depth, 128)
+    for part, brightness in ((0.3, 0.8), (0.26, 0.5), (0.06, 0.9)):  # nerve fibers, the rest, the epithelium
+        height = part * depth
         image[0] = torch.where((rows >= membrane - height) & (rows < membrane), brightness, image[0])
     assert (estimate_bruchs_membrane(image) - membrane).abs().mean() < 1
+
+
+def test_the_retina_ends_at_the_membrane_that_came_with_the_file():
+    image, truth, _ = scan_of()
+    rows = truth.round().numpy() + 5  # as a device might have it
+    rows[10:20] = np.nan
+    mask = RetinaMask()(MetaTensor(image, meta={LAYERS: {"BM": rows}}))
+    last = torch.where(mask[0] > 0, torch.arange(192).reshape(-1, 1, 1), 0).amax(0)
+    assert (last[20:] == torch.from_numpy(rows[20:])).all()
+    assert (last[10:20] - truth[10:20] - 5).abs().max() < 2
 
 
 def test_not_a_number_and_what_the_mask_leaves_out_do_not_count():

@@ -197,7 +197,7 @@ class FAnoGAN(nn.Module):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
-        check_range("sigma", sigma, 0)
+        check_range("sigma", sigma, 0, 100)
         self.side, self.sigma = check_option("side", side, SIDES), sigma
         check_range("overlap", overlap, 0, 0.99)
         check_range("kappa", kappa, 0)

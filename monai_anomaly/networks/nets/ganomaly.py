@@ -167,7 +167,7 @@ class GANomaly(nn.Module):
         sigma: float = 0.0,
     ) -> None:
         super().__init__()
-        check_range("sigma", sigma, 0)
+        check_range("sigma", sigma, 0, 100)
         self.side, self.sigma = check_option("side", side, SIDES), sigma
         self.in_channels, self.image_size = in_channels, image_size
         self.generator = GANomalyGenerator(image_size, latent_dim, in_channels, channels)
