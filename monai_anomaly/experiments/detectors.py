@@ -126,6 +126,7 @@ DETECTORS: dict[str, Detector] = {
         encoder_learning_rate=0.0005,
         side="darker",
         sigma=2,
+        overlap=0.875,
     ),
     "nsa": _guide("NSA", "nsa", max_epochs=50),
     "fluidregnet": _guide(
