@@ -21,7 +21,7 @@ from monai_anomaly.data.phantoms import write_phantoms
 from monai_anomaly.data.writers import write_atomically
 from monai_anomaly.evaluation.detectors import Judge, write_detectors
 from monai_anomaly.experiments.detectors import DETECTORS, MODALITIES, Detector
-from monai_anomaly.experiments.runs import quiet_runs, same_as_before, warm_processes
+from monai_anomaly.experiments.runs import end_with_parent, quiet_runs, same_as_before, warm_processes
 from monai_anomaly.handlers import CasesFailedError
 from monai_anomaly.workflows import StrictConfigWorkflow, config_files, find_bundle
 
@@ -167,7 +167,7 @@ class _Job:
             begun = self.folder / f"{stage}.begun"
             resumed = begun.is_file()
             write_atomically(begun, lambda path: path.write_text("", encoding="utf-8"))
-            with ProcessPoolExecutor(1, mp_context=warm_processes()) as pool:
+            with ProcessPoolExecutor(1, mp_context=warm_processes(), initializer=end_with_parent) as pool:
                 try:
                     measured = pool.submit(_measured, files, overrides).result()
                 except Exception as error:  # noqa: BLE001 - a process that died, too

@@ -6,6 +6,8 @@ import gc
 import json
 import logging
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -30,6 +32,18 @@ def warm_processes() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_LIBRARIES))
     return context
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that asked for it does: nobody would wait for its result."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Runs:

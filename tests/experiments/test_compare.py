@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,37 @@ class TestTable:
         assert "| ReSAD |" in text
         assert "- Failed: ReSAD on fundus, some cases:" in text
         assert "- Failed: PatchCore on fundus:" in text
+
+
+def test_a_training_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from monai_anomaly.experiments.runs import end_with_parent, warm_processes\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=warm_processes(), initializer=end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 300).result()\n"
+    )
+    file = tmp_path / "parent.py"
+    file.write_text(script, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert is_running(worker)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not is_running(worker):
+            break
+        time.sleep(0.1)
+    assert not is_running(worker)
+    parent.stdout.close()
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.is_file() and status.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
 
 
 class TestRecipes:
