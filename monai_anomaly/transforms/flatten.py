@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +18,7 @@ from monai_anomaly.checks import check_option, check_range
 from monai_anomaly.keys import LAYERS
 from monai_anomaly.transforms.bruchs_membrane import estimate_bruchs_membrane
 from monai_anomaly.transforms.fill_mask import fill_of_scans
-
-logger = logging.getLogger(__name__)
+from monai_anomaly.transforms.known_membrane import known_membrane, without_gaps
 
 _MODES = ("nearest", "bilinear")
 _BLOCK = (32, 8192)  # rows and A-scans moved at once; more rows of fewer A-scans
@@ -206,39 +204,6 @@ class FlattenToBruchsMembrane(InvertibleTransform):
         used = shifts.round() if mode == "nearest" else shifts
         result = shift_a_scans(convert_to_tensor(data), used, self.depth_axis)
         return convert_to_dst_type(result, data, dtype=result.dtype)[0]
-
-
-def known_membrane(image: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Return the rows of Bruch's membrane that came with a file, as long as nothing but axes were turned since."""
-    rows = getattr(image, "meta", {}).get(LAYERS, {}).get("BM")
-    done = {one[TraceKeys.CLASS_NAME] for one in getattr(image, "applied_operations", ())}
-    moved = done - {"DepthFirstd", "Transposed"}
-    if rows is None or moved or len(shape) != 2 or tuple(rows.shape) != shape or not np.isfinite(rows).any():
-        return None
-    return convert_to_tensor(rows)
-
-
-def without_gaps(rows: Tensor) -> Tensor:
-    """Return the rows without NaN: A-scans between the known ones of a B-scan, whole B-scans from the nearest known."""
-    columns = rows.reshape(len(rows), -1).clone()
-    finite = torch.isfinite(columns)
-    for scan in torch.nonzero(finite.any(0) & ~finite.all(0)).flatten().tolist():
-        at, there = np.flatnonzero(finite[:, scan].cpu()), columns[finite[:, scan], scan].cpu().numpy()
-        columns[:, scan] = torch.from_numpy(np.interp(np.arange(len(rows)), at, there))
-    known = finite.any(0)
-    if not bool(known.any()):
-        msg = (
-            "No Bruch's membrane is seen in any B-scan; expected a bright band across. Check depth_axis, or give its "
-            "rows (membrane)."
-        )
-        raise ValueError(msg)
-    if not bool(known.all()):
-        missing = int((~known).sum())
-        logger.warning("%d of %d B-scans show no Bruch's membrane: they move as the next ones do.", missing, len(known))
-        places = torch.arange(len(known), device=rows.device)
-        nearest = (places[:, None] - places[known]).abs().argmin(1)
-        columns = columns[:, known][:, nearest]
-    return columns.reshape(rows.shape)
 
 
 class FlattenToBruchsMembraned(MapTransform, InvertibleTransform):

@@ -14,7 +14,7 @@ from torch import Tensor
 from monai_anomaly.checks import check_option, check_range
 from monai_anomaly.transforms.bruchs_membrane import estimate_bruchs_membrane, estimate_inner_surface
 from monai_anomaly.transforms.fill_mask import fill_of_scans
-from monai_anomaly.transforms.flatten import known_membrane, without_gaps
+from monai_anomaly.transforms.known_membrane import known_membrane, without_gaps
 
 
 def retina_mask(
