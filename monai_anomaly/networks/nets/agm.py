@@ -53,10 +53,10 @@ class AGMClassifier(NamedClasses):
         num_heads: of the attention (paper: 4).
         reading: of the attention, see `LocalSelfAttention`.
         difference: "of_normalized": |norm(x) - norm(x_hat)|, published code; "normalized": norm(|x - x_hat|), as said.
-        side: of the difference that counts, see `residual`.
         output_stride: of the features: 32 (paper), 16 or 8 for smaller images.
         width: factor of all widths (paper: 1).
         class_names: of the lesions, see `NamedClasses`.
+        side: of the difference that counts, see `residual`.
 
     Shape:
         input (B, C + 1, H, W) in [0, 1], the last channel above 0.5 where there is retina, H and W multiples of the
@@ -80,10 +80,10 @@ class AGMClassifier(NamedClasses):
         num_heads: int = 4,
         reading: str = "paper",
         difference: str = "of_normalized",
-        side: str = "both",
         output_stride: int = 32,
         width: float = 1.0,
         class_names: Sequence[str] = (),
+        side: str = "both",
     ) -> None:
         super().__init__(class_names)
         check_range("num_classes", num_classes, 1)
